@@ -1,0 +1,1 @@
+"""Tags: vocabulary, embedding and taggers."""
