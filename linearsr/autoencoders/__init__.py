@@ -1,0 +1,1 @@
+"""Autoencoders between pixels and the space the network works in."""

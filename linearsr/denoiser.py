@@ -1,0 +1,74 @@
+"""From networks to the velocity that a sampler integrates; the same function in validation and for users."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+
+from linearsr.config import FlowConfig
+from linearsr.flow import precondition, v_from_x0
+from linearsr.model.conditioning import Conditioning
+from linearsr.model.experts import ExpertBank
+from linearsr.samplers import VelocityFn
+
+__all__ = ["apply_network", "predict", "velocity_fn"]
+
+
+def predict(
+    bank: ExpertBank, flow: FlowConfig, x: Tensor, t: float, cond: Conditioning, autocast_dtype: torch.dtype | None
+) -> Tensor:
+    """One evaluation of the network that serves t: x0_hat or v_hat as the flow says, (B, C, H, W) float32.
+
+    With x0 prediction the state at t = 1 is pure noise and tells nothing of the picture; it is fed as zeros, as in
+    training, so that a one-step result depends on neither seed nor noise.
+    """
+    state = torch.zeros_like(x) if flow.prediction == "x0" and t >= 1.0 else x
+    time = torch.tensor([t], dtype=torch.float32, device=x.device)
+    with torch.autocast(x.device.type, dtype=autocast_dtype, enabled=autocast_dtype is not None):
+        return apply_network(bank.at(t), flow, state, time, cond)
+
+
+def apply_network(network: nn.Module, flow: FlowConfig, x_t: Tensor, t: Tensor, cond: Conditioning) -> Tensor:
+    """x0_hat or v_hat of a network, preconditioned if the flow says so; shared by training and sampling.
+
+    Args:
+        network: a `LinearDiT`, possibly wrapped for training.
+        flow: what it predicts.
+        x_t: (B, C, H, W) float32 state.
+        t: (B,) or (1,).
+        cond: condition of the batch.
+    """
+    if not flow.preconditioned:
+        return network(x_t, t, cond)
+    c_in, c_skip, c_out = (c.view(-1, 1, 1, 1) for c in precondition(t))
+    return c_skip * x_t + c_out * network(c_in * x_t, t, cond)
+
+
+def velocity_fn(
+    bank: ExpertBank,
+    flow: FlowConfig,
+    cond: Conditioning,
+    *,
+    cfg_scale: float = 1.0,
+    autocast_dtype: torch.dtype | None = None,
+) -> VelocityFn:
+    """Velocity of the guided model as a function of state and time.
+
+    Args:
+        bank: the experts.
+        flow: what they predict.
+        cond: condition of the batch.
+        cfg_scale: weight w in null + w (tags - null), applied to the prediction; 1 runs the network once a step.
+        autocast_dtype: precision of the dense layers; None is float32.
+    """
+
+    def v_fn(x: Tensor, t: float) -> Tensor:
+        out = predict(bank, flow, x, t, cond, autocast_dtype)
+        if cfg_scale != 1.0:
+            null = predict(bank, flow, x, t, cond.without_tags(), autocast_dtype)
+            out = null + cfg_scale * (out - null)
+        if flow.prediction == "v":
+            return out
+        return v_from_x0(x, out, torch.full((x.shape[0],), t, device=x.device))
+
+    return v_fn

@@ -1,0 +1,106 @@
+"""Where a model's files come from: inside the package, a folder, or the Hugging Face Hub.
+
+Files are fetched one by one, when they are first needed: the config first, an expert when a step falls into its
+interval. Hub access honours `HF_HOME`, `HF_ENDPOINT`, `HF_TOKEN` and `HF_HUB_OFFLINE`, which huggingface_hub reads at
+import; it is imported only when a Hub id is given.
+"""
+
+from __future__ import annotations
+
+import re
+from importlib import resources
+from pathlib import Path
+from typing import Protocol
+
+from linearsr.checkpoint import CONFIG_NAME
+from linearsr.errors import WeightsError
+
+__all__ = ["BUNDLED", "ModelSource", "find_model"]
+
+BUNDLED = "compact"
+HUB_ID = re.compile(r"[\w.-]+/[\w.-]+(@[\w./-]+)?")
+
+
+class ModelSource(Protocol):
+    """Gives local paths of a model's files."""
+
+    name: str
+
+    def fetch(self, filename: str) -> Path:
+        """Local path of one file, fetched if need be.
+
+        Raises:
+            WeightsError: it cannot be had.
+        """
+
+
+class _Folder:
+    def __init__(self, folder: Path, name: str) -> None:
+        self.folder, self.name = folder, name
+
+    def fetch(self, filename: str) -> Path:
+        return self.folder / filename
+
+
+class _HubRepo:
+    def __init__(self, repo: str, revision: str | None) -> None:
+        self.repo, self.revision = repo, revision
+        self.name = repo if revision is None else f"{repo}@{revision}"
+
+    def fetch(self, filename: str) -> Path:
+        from huggingface_hub import hf_hub_download
+        from huggingface_hub.errors import (
+            EntryNotFoundError,
+            GatedRepoError,
+            HFValidationError,
+            LocalEntryNotFoundError,
+            RepositoryNotFoundError,
+            RevisionNotFoundError,
+        )
+
+        if Path(filename).name != filename:
+            raise WeightsError(f"{self.name}: file name {filename!r} leaves the repository's folder, refused")
+        try:
+            return Path(hf_hub_download(self.repo, filename, revision=self.revision))
+        except GatedRepoError as error:
+            raise WeightsError(
+                f"model {self.name!r} needs its licence accepted first",
+                hint="accept it on the model's page, then set HF_TOKEN or run `hf auth login`",
+            ) from error
+        except (RepositoryNotFoundError, RevisionNotFoundError) as error:
+            raise WeightsError(f"model {self.name!r} does not exist on the Hub", hint="check the id") from error
+        except LocalEntryNotFoundError as error:
+            raise WeightsError(
+                f"{filename!r} of model {self.name!r} is not cached and the Hub cannot be reached",
+                hint="connect once, or use `--model compact`, which needs no network",
+            ) from error
+        except EntryNotFoundError as error:
+            raise WeightsError(
+                f"model {self.name!r} has no file {filename!r}", hint="is it a LinearSR model?"
+            ) from error
+        except HFValidationError as error:
+            raise WeightsError(f"model {self.name!r} is no valid Hub id: {error}", hint="check the id") from error
+        except Exception as error:  # transport errors have other types in other versions of huggingface_hub
+            raise WeightsError(f"fetching {filename!r} of {self.name!r} failed: {error}", hint="try again") from error
+
+
+def find_model(model: str | Path) -> ModelSource:
+    """Turn a model name into a source: `compact`, an existing folder, or `owner/name[@revision]` on the Hub.
+
+    Raises:
+        WeightsError: none of these.
+    """
+    text = str(model)
+    if text == BUNDLED:
+        return _Folder(Path(str(resources.files("linearsr") / "weights" / BUNDLED)), BUNDLED)
+    path = Path(model)
+    if path.exists():
+        return _Folder(path, path.name)
+    looks_local = isinstance(model, Path) or text.startswith((".", "/", "~")) or "\\" in text
+    if not looks_local and HUB_ID.fullmatch(text):
+        repo, _, revision = text.partition("@")
+        return _HubRepo(repo, revision if revision else None)
+    raise WeightsError(
+        f"model {text!r} is neither {BUNDLED!r}, a folder, nor a Hub id such as owner/name",
+        hint=f"use `--model {BUNDLED}`, or give a folder that holds {CONFIG_NAME}",
+    )

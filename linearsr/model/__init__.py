@@ -1,0 +1,1 @@
+"""The network: attention, layers, transformer, experts."""

@@ -1,0 +1,115 @@
+"""ReLU linear attention, its quadratic reference, and cross-attention to tag tokens.
+
+Precision rule, stated here once: projections run in the precision of the surrounding autocast, the attention core
+always in float32. float16 overflows in the key-value sum at 1,024 tokens, and bfloat16 loses three digits.
+
+Letters: B batch, N tokens, K tag tokens, h heads, d head width, D = h * d.
+"""
+
+from __future__ import annotations
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+__all__ = ["CrossAttention", "LinearAttention", "linear_attention", "quadratic_attention"]
+
+
+def linear_attention(q_BNhd: Tensor, k_BNhd: Tensor, v_BNhd: Tensor, eps: float = 1e-15) -> Tensor:  # noqa: N803
+    """Attention with relu(q) relu(k)^T as weights, in O(N) time and memory.
+
+    The sum over keys of relu(k) v^T (d x d a head) and of relu(k) (d a head) is formed once and read by every query:
+    o_i = relu(q_i) sum_j relu(k_j)^T v_j / (relu(q_i) sum_j relu(k_j)^T + eps). Scores need no 1/sqrt(d), it cancels.
+    A query whose features are all zero gives exactly zero.
+
+    Args:
+        q_BNhd, k_BNhd, v_BNhd: (B, N, h, d), any float dtype; cast to float32 here.
+        eps: added to the denominator.
+
+    Returns:
+        (B, N, h, d) float32.
+
+    Source: Katharopoulos et al., arXiv:2006.16236, eq. 5; SANA, arXiv:2410.10629, section 2.2.
+    """
+    with torch.autocast(q_BNhd.device.type, enabled=False):
+        q = F.relu(q_BNhd).float().transpose(1, 2)  # (B, h, N, d)
+        k = F.relu(k_BNhd).float().transpose(1, 2)  # (B, h, N, d)
+        v = v_BNhd.float().transpose(1, 2)  # (B, h, N, d)
+        state = k.transpose(-1, -2) @ v  # (B, h, d, d)
+        k_sum = k.sum(dim=-2).unsqueeze(-1)  # (B, h, d, 1)
+        numerator = q @ state  # (B, h, N, d)
+        denominator = q @ k_sum  # (B, h, N, 1)
+        return (numerator / (denominator + eps)).transpose(1, 2)  # (B, N, h, d)
+
+
+def quadratic_attention(q_BNhd: Tensor, k_BNhd: Tensor, v_BNhd: Tensor, eps: float = 1e-15) -> Tensor:  # noqa: N803
+    """The same map as `linear_attention` by its O(N^2) definition; the reference that tests compare with.
+
+    Works in the dtype of its inputs, so float64 inputs give a float64 reference.
+    """
+    q, k, v = (x.transpose(1, 2) for x in (q_BNhd, k_BNhd, v_BNhd))  # (B, h, N, d)
+    scores = F.relu(q) @ F.relu(k).transpose(-1, -2)  # (B, h, N, N)
+    weights = scores / (scores.sum(dim=-1, keepdim=True) + eps)
+    return (weights @ v).transpose(1, 2)  # (B, N, h, d)
+
+
+class LinearAttention(nn.Module):
+    """Self-attention of the SANA block; tensor names as in diffusers (`attn1`)."""
+
+    def __init__(self, dim: int, head_dim: int, *, qk_norm: bool, eps: float) -> None:
+        super().__init__()
+        self.head_dim = head_dim
+        self.eps = eps
+        self.to_q = nn.Linear(dim, dim, bias=False)
+        self.to_k = nn.Linear(dim, dim, bias=False)
+        self.to_v = nn.Linear(dim, dim, bias=False)
+        self.to_out = nn.ModuleList([nn.Linear(dim, dim)])
+        if qk_norm:
+            self.norm_q = nn.RMSNorm(dim, eps=1e-5)
+            self.norm_k = nn.RMSNorm(dim, eps=1e-5)
+        self.qk_norm = qk_norm
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Attend over all tokens of each batch element: (B, N, D) -> (B, N, D)."""
+        q, k, v = self.to_q(x), self.to_k(x), self.to_v(x)  # (B, N, D) each
+        if self.qk_norm:
+            q, k = self.norm_q(q.float()), self.norm_k(k.float())
+        split = (*x.shape[:2], -1, self.head_dim)
+        out = linear_attention(q.view(split), k.view(split), v.view(split), self.eps)  # (B, N, h, d) float32
+        return self.to_out[0](out.flatten(2).to(v.dtype))  # (B, N, D)
+
+
+class CrossAttention(nn.Module):
+    """Softmax attention from image tokens to tag tokens; tensor names as in diffusers (`attn2`)."""
+
+    def __init__(self, dim: int, head_dim: int, *, qk_norm: bool = False) -> None:
+        super().__init__()
+        self.head_dim = head_dim
+        self.to_q = nn.Linear(dim, dim)
+        self.to_k = nn.Linear(dim, dim)
+        self.to_v = nn.Linear(dim, dim)
+        self.to_out = nn.ModuleList([nn.Linear(dim, dim)])
+        if qk_norm:
+            self.norm_q = nn.RMSNorm(dim, eps=1e-5)
+            self.norm_k = nn.RMSNorm(dim, eps=1e-5)
+        self.qk_norm = qk_norm
+
+    def forward(self, x: Tensor, tokens: Tensor, mask: Tensor) -> Tensor:
+        """Attend to tag tokens.
+
+        Args:
+            x: (B, N, D) image tokens.
+            tokens: (B, K, D) tag tokens.
+            mask: (B, K) bool, True where a token counts; at least one True a row.
+
+        Returns:
+            (B, N, D).
+        """
+        q, k, v = self.to_q(x), self.to_k(tokens), self.to_v(tokens)
+        if self.qk_norm:
+            q, k = self.norm_q(q.float()).to(v.dtype), self.norm_k(k.float()).to(v.dtype)
+        q, k, v = (z.view(*z.shape[:2], -1, self.head_dim).transpose(1, 2) for z in (q, k, v))  # (B, h, N or K, d)
+        # An additive -1e4 rather than -inf: public weights were trained with it, and it cannot make NaN.
+        bias = torch.where(mask, 0.0, -1e4)[:, None, None, :].to(q.dtype)
+        out = F.scaled_dot_product_attention(q, k, v, attn_mask=bias)  # (B, h, N, d)
+        return self.to_out[0](out.transpose(1, 2).flatten(2))  # (B, N, D)

@@ -1,0 +1,104 @@
+"""SNR experts: which network serves which noise level, and when its weights are loaded.
+
+Expert 0 has the highest SNR (least noise). A step's expert depends on its time alone, so exactly one network runs at
+any step: capacity times E, cost and memory times one.
+"""
+
+from __future__ import annotations
+
+from bisect import bisect_right
+from collections.abc import Callable
+
+import torch
+
+from linearsr.errors import ConfigError
+from linearsr.flow import log_snr, t_from_log_snr
+from linearsr.model.transformer import LinearDiT
+
+__all__ = ["PAPER_BOUNDARIES", "PAPER_T_MAX", "PAPER_T_MIN", "ExpertBank", "bisect_log_snr", "expert_index"]
+
+PAPER_BOUNDARIES = (0.223, 0.875, 0.939)
+"""The published boundaries in t: detail polishing, texture generation, structural refinement, structural generation."""
+PAPER_T_MIN, PAPER_T_MAX, PAPER_ANCHOR = 0.01163, 0.97131, 0.875
+"""The ends that reproduce the published triple; fitted to it, as the paper does not state them."""
+
+
+def bisect_log_snr(
+    t_min: float = PAPER_T_MIN, t_max: float = PAPER_T_MAX, anchor: float | None = PAPER_ANCHOR, depth: int = 2
+) -> tuple[float, ...]:
+    """Cut [t_min, t_max] into 2^depth intervals by hierarchical bisection in log-SNR.
+
+    The anchor (or the middle) cuts the whole range, then each part is halved again.
+
+    Returns:
+        2^depth - 1 rising times.
+
+    Raises:
+        ConfigError: not 0 < t_min < anchor < t_max < 1, or depth below 0.
+
+    Source: LinearSR, arXiv:2510.08771, SNR-based mixture of experts. The defaults give 0.223, 0.875, 0.939.
+    """
+    if not 0.0 < t_min < t_max < 1.0 or depth < 0 or (anchor is not None and not t_min < anchor < t_max):
+        raise ConfigError(f"t_min {t_min}, anchor {anchor}, t_max {t_max}: expected 0 < t_min < anchor < t_max < 1")
+    low, high = float(log_snr(t_max)), float(log_snr(t_min))
+    middle = (low + high) / 2 if anchor is None else float(log_snr(anchor))
+
+    def cut(a: float, b: float, at: float, left: int) -> list[float]:
+        if left == 0:
+            return []
+        return [*cut(a, at, (a + at) / 2, left - 1), at, *cut(at, b, (at + b) / 2, left - 1)]
+
+    return tuple(sorted(float(t_from_log_snr(value)) for value in cut(low, high, middle, depth)))
+
+
+def expert_index(t: float, boundaries_log_snr: tuple[float, ...]) -> int:
+    """Index of the expert that serves time t; a boundary itself belongs to the noisier side."""
+    rising = [-value for value in boundaries_log_snr]
+    return bisect_right(rising, -float(log_snr(t)))
+
+
+class ExpertBank:
+    """Routes a time to its network, loading each at its first use and keeping one on the device.
+
+    Args:
+        boundaries_log_snr: E - 1 falling values; empty for a single network.
+        load: gives the network of an expert, ready on its device.
+        keep: how many networks stay loaded; the least recently used goes first.
+    """
+
+    def __init__(
+        self, boundaries_log_snr: tuple[float, ...], load: Callable[[int], LinearDiT], *, keep: int = 4
+    ) -> None:
+        self.boundaries_log_snr = boundaries_log_snr
+        self._load = load
+        self._keep = max(1, keep)
+        self._loaded: dict[int, LinearDiT] = {}
+
+    @property
+    def num_experts(self) -> int:
+        """Number of networks, loaded or not."""
+        return len(self.boundaries_log_snr) + 1
+
+    @property
+    def loaded(self) -> tuple[int, ...]:
+        """Experts in memory, least recently used first."""
+        return tuple(self._loaded)
+
+    def index(self, t: float) -> int:
+        """Expert that serves time t."""
+        return expert_index(t, self.boundaries_log_snr)
+
+    def at(self, t: float) -> LinearDiT:
+        """Network that serves time t, loaded if need be."""
+        index = self.index(t)
+        network = self._loaded.pop(index, None)
+        if network is None:
+            while len(self._loaded) >= self._keep:
+                self._loaded.pop(next(iter(self._loaded)))
+            network = self._load(index).eval().requires_grad_(False)
+        self._loaded[index] = network
+        return network
+
+    def used_by(self, ts: torch.Tensor) -> list[int]:
+        """Experts of each step of a time grid, in order; the end of the grid is not evaluated."""
+        return [self.index(float(t)) for t in ts[:-1]]

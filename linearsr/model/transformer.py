@@ -1,0 +1,194 @@
+"""LinearDiT: the whole network of both model families.
+
+The trunk is the SANA block (arXiv:2410.10629) with diffusers' tensor names, so that public weights map without
+surgery. Stem `patch` is SANA's own: a 1x1 patch embedding of latent and condition. Stem `conv` is the compact
+family's: residual 3x3 convolutions on the latent grid before and after the trunk, a long skip over it, and tokens
+that cover `patch_size` latent pixels a side.
+
+Letters: B batch, C latent channels, H W latent rows and columns, N tokens, D trunk width, S stem width, K tag tokens,
+p patch size.
+"""
+
+from __future__ import annotations
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from linearsr.config import ModelConfig
+from linearsr.errors import ShapeError
+from linearsr.model.conditioning import Conditioning, TagEmbedding
+from linearsr.model.layers import (
+    ModulatedResBlock,
+    TimestepEmbedding,
+    TransformerBlock,
+    image_from_tokens,
+    modulated_norm,
+    sinusoidal_embedding,
+    tokens_from_image,
+)
+
+__all__ = ["LinearDiT"]
+
+
+class _PatchEmbed(nn.Module):
+    """Convolution whose kernel is its stride."""
+
+    def __init__(self, in_channels: int, dim: int, patch_size: int) -> None:
+        super().__init__()
+        self.proj = nn.Conv2d(in_channels, dim, patch_size, stride=patch_size)
+
+
+class _CombinedTimestep(nn.Module):
+    """Holds the time MLP under the name diffusers gives it."""
+
+    def __init__(self, dim: int) -> None:
+        super().__init__()
+        self.timestep_embedder = TimestepEmbedding(dim)
+
+
+class _AdaLayerNormSingle(nn.Module):
+    """Time embedding and its projection to the six-way modulation that all blocks share."""
+
+    def __init__(self, dim: int) -> None:
+        super().__init__()
+        self.emb = _CombinedTimestep(dim)
+        self.linear = nn.Linear(dim, 6 * dim)
+
+
+class LinearDiT(nn.Module):
+    """Linear-attention diffusion transformer for super-resolution.
+
+    Args:
+        config: its shape.
+    """
+
+    def __init__(self, config: ModelConfig) -> None:
+        super().__init__()
+        self.config = config
+        dim, stem = config.width, config.stem_width
+        in_channels = config.in_channels + config.cond_channels
+        self.time_embed = _AdaLayerNormSingle(dim)
+        if config.scale_embedding:
+            self.scale_embed = TimestepEmbedding(dim)
+        if config.num_tags:
+            self.tag_embed = TagEmbedding(config.num_tags, config.caption_channels)
+        self.caption_projection = TimestepEmbedding(dim, config.caption_channels)
+        self.caption_norm = nn.RMSNorm(dim, eps=1e-5)
+        if config.stem == "conv":
+            self.conv_in = nn.Conv2d(in_channels, stem, 3, padding=1)
+            self.conv_modulation = nn.Linear(dim, 3 * stem)
+            self.stem_blocks = nn.ModuleList(ModulatedResBlock(stem) for _ in range(config.stem_depth))
+            self.head_blocks = nn.ModuleList(ModulatedResBlock(stem) for _ in range(config.head_depth))
+            self.conv_out = nn.Conv2d(stem, config.in_channels, 3, padding=1)
+        trunk_channels = stem if config.stem == "conv" else in_channels
+        self.patch_embed = _PatchEmbed(trunk_channels, dim, config.patch_size)
+        self.transformer_blocks = nn.ModuleList(
+            TransformerBlock(
+                dim,
+                config.head_dim,
+                config.cross_attention_head_dim,
+                config.mlp_ratio,
+                qk_norm=config.qk_norm,
+                norm_eps=config.norm_eps,
+                eps=config.attention_eps,
+            )
+            for _ in range(config.depth)
+        )
+        self.scale_shift_table = nn.Parameter(torch.randn(2, dim) / dim**0.5)
+        out_channels = stem if config.stem == "conv" else config.in_channels
+        self.proj_out = nn.Linear(dim, config.patch_size**2 * out_channels)
+        self._init_weights()
+
+    def _init_weights(self) -> None:
+        for module in self.modules():
+            if isinstance(module, nn.Linear):
+                nn.init.xavier_uniform_(module.weight)
+                if module.bias is not None:
+                    nn.init.zeros_(module.bias)
+        for mlp in (self.time_embed.emb.timestep_embedder, self.caption_projection):
+            nn.init.normal_(mlp.linear_1.weight, std=0.02)
+            nn.init.normal_(mlp.linear_2.weight, std=0.02)
+        proj = self.patch_embed.proj.weight
+        nn.init.xavier_uniform_(proj.data.view(proj.shape[0], -1))
+        if self.config.num_tags == 0:
+            nn.init.constant_(self.caption_norm.weight, 0.01)  # SANA's y_norm_scale_factor
+        if self.config.stem == "conv":
+            nn.init.zeros_(self.conv_modulation.weight)  # modulation starts at identity, so t is ignored at step 0
+            nn.init.zeros_(self.conv_out.weight)  # a new compact network gives x0_hat = 0, the enlarged input
+            nn.init.zeros_(self.conv_out.bias)  # type: ignore[arg-type]
+            nn.init.zeros_(self.proj_out.weight)  # the trunk joins in as it learns, rather than drowning the stem
+            nn.init.kaiming_normal_(self.conv_in.weight, nonlinearity="linear")
+            for block in (*self.stem_blocks, *self.head_blocks):
+                nn.init.kaiming_normal_(block.conv1.weight, nonlinearity="relu")
+                nn.init.kaiming_normal_(block.conv2.weight, nonlinearity="linear")
+                block.conv2.weight.data.mul_(0.2)  # ten residual sums then keep about unit variance
+                nn.init.zeros_(block.conv1.bias)
+                nn.init.zeros_(block.conv2.bias)
+
+    def embed_tags(self, cond: Conditioning) -> Tensor:
+        """Tag tokens for cross-attention, (B, K, D)."""
+        tokens = self.tag_embed(cond.tags) if self.config.num_tags else cond.tags  # (B, K, caption_channels)
+        h = F.gelu(self.caption_projection.linear_1(tokens), approximate="tanh")
+        return self.caption_norm(self.caption_projection.linear_2(h).float())  # (B, K, D)
+
+    def embed_time(self, t: Tensor, cond: Conditioning) -> Tensor:
+        """Embedding of time and scale, (B or 1, D); one row when both are the same for the whole batch."""
+        e = self.time_embed.emb.timestep_embedder(sinusoidal_embedding(1000.0 * t))  # (B or 1, D)
+        if self.config.scale_embedding:
+            if cond.log2_scale is None:
+                raise ShapeError("log2_scale is missing, expected (B,) for a network with a scale embedding")
+            e = e + self.scale_embed(sinusoidal_embedding(500.0 * cond.log2_scale))
+        return e
+
+    def forward(self, x_t: Tensor, t: Tensor, cond: Conditioning) -> Tensor:
+        """Predict x0_hat or v_hat, as the checkpoint's `flow.prediction` says.
+
+        Args:
+            x_t: (B, C, H, W) noisy latent; H and W multiples of the patch size.
+            t: (B,) in (0, 1], or (1,) when one time holds for the batch; float32.
+            cond: condition; its rows match B, or are 1 where they may broadcast (`log2_scale`).
+
+        Returns:
+            (B, C, H, W) float32.
+
+        Raises:
+            ShapeError: H or W is no multiple of the patch size, or the channels do not fit.
+        """
+        config, p = self.config, self.config.patch_size
+        if x_t.dim() != 4 or x_t.shape[-2] % p or x_t.shape[-1] % p or x_t.shape[1] != config.in_channels:
+            raise ShapeError(
+                f"latent is {tuple(x_t.shape)}, expected (B, {config.in_channels}, H, W) with H and W multiples of {p}"
+            )
+        lr_shape = (x_t.shape[0], config.cond_channels, *x_t.shape[-2:])
+        if config.cond_channels and tuple(cond.lr.shape) != lr_shape:
+            raise ShapeError(f"condition is {tuple(cond.lr.shape)}, expected {lr_shape}, on the grid of the latent")
+        e = self.embed_time(t, cond)  # (B or 1, D)
+        modulation = self.time_embed.linear(F.silu(e)).unflatten(-1, (6, -1))  # (B or 1, 6, D)
+        tags = self.embed_tags(cond)  # (B, K, D)
+        x = torch.cat([x_t, cond.lr], dim=1) if config.cond_channels else x_t  # (B, C + Cc, H, W)
+        if config.stem == "patch":
+            return self._trunk(x, e, modulation, tags, cond.tag_mask).float()
+        m = self.conv_modulation(F.silu(e)).unflatten(-1, (3, -1))  # (B or 1, 3, S)
+        x = self.conv_in(x.contiguous(memory_format=torch.channels_last))  # (B, S, H, W)
+        for block in self.stem_blocks:
+            x = block(x, m)  # (B, S, H, W)
+        h = self._trunk(x, e, modulation, tags, cond.tag_mask)  # (B, S, H, W)
+        # The sum over the long skip stays in float32: bfloat16 would round the trunk's small correction away.
+        x = x.float() + h.float() if config.long_skip else h
+        for block in self.head_blocks:
+            x = block(x, m)  # (B, S, H, W)
+        return self.conv_out(x).float()  # (B, C, H, W)
+
+    def _trunk(self, x: Tensor, e: Tensor, modulation: Tensor, tags: Tensor, tag_mask: Tensor) -> Tensor:
+        """Patchify, run the transformer blocks, unpatchify: (B, C, H, W) -> (B, C', H, W)."""
+        p = self.config.patch_size
+        x = self.patch_embed.proj(x)  # (B, D, H / p, W / p)
+        size = (x.shape[-2], x.shape[-1])
+        x = tokens_from_image(x).float()  # (B, N, D): the residual stream stays in float32
+        for block in self.transformer_blocks:
+            x = block(x, modulation, tags, tag_mask, size)  # (B, N, D)
+        shift, scale = (self.scale_shift_table + e[:, None]).unbind(1)  # from the embedding itself, as SANA
+        x = self.proj_out(modulated_norm(x, shift, scale, self.config.norm_eps))  # (B, N, p * p * C')
+        x = image_from_tokens(x, *size).unflatten(1, (p, p, -1))  # (B, p, p, C', H / p, W / p)
+        return x.permute(0, 3, 4, 1, 5, 2).flatten(4, 5).flatten(2, 3)  # (B, C', H, W)
