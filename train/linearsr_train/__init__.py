@@ -1,0 +1,1 @@
+"""The training pipeline of LinearSR; imports `linearsr` only."""

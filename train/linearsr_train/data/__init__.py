@@ -1,0 +1,1 @@
+"""Photographs in, training batches out."""
