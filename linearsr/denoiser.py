@@ -11,21 +11,7 @@ from linearsr.model.conditioning import Conditioning
 from linearsr.model.experts import ExpertBank
 from linearsr.samplers import VelocityFn
 
-__all__ = ["apply_network", "predict", "velocity_fn"]
-
-
-def predict(
-    bank: ExpertBank, flow: FlowConfig, x: Tensor, t: float, cond: Conditioning, autocast_dtype: torch.dtype | None
-) -> Tensor:
-    """One evaluation of the network that serves t: x0_hat or v_hat as the flow says, (B, C, H, W) float32.
-
-    With x0 prediction the state at t = 1 is pure noise and tells nothing of the picture; it is fed as zeros, as in
-    training, so that a one-step result depends on neither seed nor noise.
-    """
-    state = torch.zeros_like(x) if flow.prediction == "x0" and t >= 1.0 else x
-    time = torch.tensor([t], dtype=torch.float32, device=x.device)
-    with torch.autocast(x.device.type, dtype=autocast_dtype, enabled=autocast_dtype is not None):
-        return apply_network(bank.at(t), flow, state, time, cond)
+__all__ = ["apply_network", "velocity_fn"]
 
 
 def apply_network(network: nn.Module, flow: FlowConfig, x_t: Tensor, t: Tensor, cond: Conditioning) -> Tensor:
@@ -63,12 +49,15 @@ def velocity_fn(
     """
 
     def v_fn(x: Tensor, t: float) -> Tensor:
-        out = predict(bank, flow, x, t, cond, autocast_dtype)
-        if cfg_scale != 1.0:
-            null = predict(bank, flow, x, t, cond.without_tags(), autocast_dtype)
-            out = null + cfg_scale * (out - null)
-        if flow.prediction == "v":
-            return out
-        return v_from_x0(x, out, torch.full((x.shape[0],), t, device=x.device))
+        # With x0 prediction the state at t = 1 is pure noise and tells nothing of the picture. It is fed as zeros, as
+        # in training, so that a one-step result depends on neither seed nor noise.
+        state = torch.zeros_like(x) if flow.prediction == "x0" and t >= 1.0 else x
+        time = torch.tensor([t], dtype=torch.float32, device=x.device)
+        with torch.autocast(x.device.type, dtype=autocast_dtype, enabled=autocast_dtype is not None):
+            out = apply_network(bank.at(t), flow, state, time, cond)
+            if cfg_scale != 1.0:
+                null = apply_network(bank.at(t), flow, state, time, cond.without_tags())
+                out = null + cfg_scale * (out - null)
+        return out if flow.prediction == "v" else v_from_x0(x, out, time.expand(x.shape[0]))
 
     return v_fn
