@@ -1,0 +1,108 @@
+"""`linearsr upscale`: from flags to `UpscaleOptions`, then plan, then work."""
+
+from __future__ import annotations
+
+import typer
+
+from linearsr_cli import options as o
+from linearsr_cli.errors import ExitCode
+from linearsr_cli.output import Output
+from linearsr_cli.settings import UpscaleOptions, check_options, parse_tile
+
+__all__ = ["EXAMPLES", "upscale"]
+
+EXAMPLES = """Examples:
+
+\b
+  linearsr upscale photo.jpg                        writes photo_x4.jpg
+  linearsr upscale photo.jpg -s 2 -o big.png        twice as large, as PNG
+  linearsr upscale old.jpg -s 1 --tags jpeg         restore only
+  linearsr upscale *.jpg --long-side 3840 -o 4k/    fit a 4K screen
+  linearsr upscale holiday/ -r -o large/            a tree; run again to resume
+  linearsr upscale holiday/ -r -o large/ --dry-run  what would be done?
+  linearsr upscale photo.jpg --compare side.png     beside bicubic
+  curl -s URL | linearsr upscale - -o - -f png > big.png
+  find . -name '*.jpg' -print0 | xargs -0 linearsr upscale -o out --json
+"""
+
+
+def upscale(
+    inputs: o.InputsArgument = None,
+    more_inputs: o.InputOption = None,
+    output: o.OutputOption = None,
+    recursive: o.RecursiveOption = False,
+    files_from: o.FilesFromOption = None,
+    null: o.NullOption = False,
+    limit: o.LimitOption = None,
+    suffix: o.SuffixOption = None,
+    on_exists: o.OnExistsOption = "skip",
+    on_error: o.OnErrorOption = "continue",
+    dry_run: o.DryRunOption = False,
+    compare: o.CompareOption = None,
+    scale: o.ScaleOption = None,
+    size: o.SizeOption = None,
+    long_side: o.LongSideOption = None,
+    model: o.ModelOption = "compact",
+    steps: o.StepsOption = None,
+    seed: o.SeedOption = 0,
+    tags: o.TagsOption = None,
+    alpha: o.AlphaOption = "auto",
+    color_fix: o.ColorFixOption = "auto",
+    color_strength: o.ColorStrengthOption = 1.0,
+    tile: o.TileOption = "auto",
+    tile_overlap: o.TileOverlapOption = None,
+    device: o.DeviceOption = "auto",
+    dtype: o.DtypeOption = "auto",
+    batch_size: o.BatchSizeOption = 1,
+    format: o.FormatOption = "auto",
+    quality: o.QualityOption = 95,
+    lossless: o.LosslessOption = False,
+    bit_depth: o.BitDepthOption = "auto",
+    metadata: o.MetadataOption = "keep",
+    progress: o.ProgressOption = "auto",
+    json: o.JsonOption = False,
+    print0: o.Print0Option = False,
+    quiet: o.QuietOption = False,
+    verbose: o.VerboseOption = 0,
+) -> None:
+    """Enlarge and restore photographs."""
+    given = dict(locals())
+    given["inputs"] = tuple(name for names in (inputs, given.pop("more_inputs")) if names is not None for name in names)
+    given["tile"] = parse_tile(tile)
+    raise typer.Exit(run(UpscaleOptions(**given)))
+
+
+def run(options: UpscaleOptions) -> ExitCode:
+    """Check, plan and do one run.
+
+    Returns:
+        The exit code of the finished run.
+
+    Raises:
+        LinearSRError: something that ends the run before any file is done.
+    """
+    check_options(options)
+    out = Output(
+        json=options.json,
+        quiet=options.quiet,
+        verbose=options.verbose,
+        print0=options.print0,
+        stdout_is_picture=options.output == "-",
+    )
+    from linearsr_cli.job import run_job
+    from linearsr_cli.plan import make_plan, show_plan
+    from linearsr_cli.stdio import spooled_stdin
+
+    if options.verbose > 1:
+        _show_library_log()
+    with spooled_stdin("-" in options.inputs) as stdin_file:
+        plan = make_plan(options, stdin_file, out)
+        return show_plan(plan, out) if options.dry_run else run_job(plan, options, out)
+
+
+def _show_library_log() -> None:
+    """Send the library's own log to stderr."""
+    import logging
+
+    logging.basicConfig(format="%(name)s: %(message)s")
+    logging.getLogger("linearsr").setLevel(logging.DEBUG)

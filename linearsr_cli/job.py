@@ -1,0 +1,264 @@
+r"""Doing a plan: load the model once, then file after file; one bad file does not end the run.
+
+With `--json`, stdout holds one object a line. For every input, as soon as it is finished:
+
+    {"event": "file", "input": "a.jpg", "output": "out/a.jpg", "status": "done", "width": 2560, "height": 1920,
+     "scale": 4.0, "seconds": 5.1, "notes": []}
+
+`status` is `done`, `skipped` (a complete result was there) or `failed`, which adds `error` and mostly `hint`;
+`--dry-run` has `planned` instead of `done`. `output` is null for stdout and where an input failed before it had a
+name; width and height are output pixels, 0 if unknown; `scale` is the geometric mean of the two side ratios; `notes`
+say what could not be kept. Last comes
+
+    {"event": "summary", "done": 1, "skipped": 0, "failed": 0, "seconds": 6.0, "megapixels": 4.92, "exit_code": 0}
+
+with the megapixels written. A run that is interrupted, or ends because weights or device fail, has a summary too; a
+usage error (exit code 2) found before the first file has none.
+"""
+
+from __future__ import annotations
+
+import tempfile
+import time
+import traceback
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from linearsr.errors import ConfigError, DeviceError, ImageError, LinearSRError, OutOfMemoryError, WeightsError
+from linearsr_cli.calls import load_upscaler, picture_settings, shows_through, write_settings
+from linearsr_cli.errors import ExitCode, debug_wanted, describe, exit_code_of
+from linearsr_cli.items import Plan, PlanItem
+from linearsr_cli.output import Output, clean
+from linearsr_cli.progress import Progress, open_progress
+from linearsr_cli.settings import UpscaleOptions
+from linearsr_cli.signals import Stopped, hold
+
+if TYPE_CHECKING:
+    from linearsr.image_io import Picture
+    from linearsr.pipeline import Upscaler
+
+__all__ = ["UnexpectedError", "run_job"]
+
+LIST_AGAIN = 10
+"""From so many files on, failures are listed once more at the end, since they have scrolled away."""
+
+
+class UnexpectedError(LinearSRError):
+    """A fault of LinearSR itself while it worked on one file."""
+
+
+class StopOnError(Exception):  # noqa: N818 - not an error of its own
+    """`--on-error stop` ends the run after a failure."""
+
+
+@dataclass
+class Tally:
+    """What became of the files so far."""
+
+    done: int = 0
+    skipped: int = 0
+    pixels: int = 0
+    failures: list[tuple[str, BaseException]] = field(default_factory=list)
+
+    def exit_code(self) -> ExitCode:
+        """Code of a run that came to its end."""
+        if not self.failures:
+            return ExitCode.DONE
+        if self.done > 0 or self.skipped > 0:
+            return ExitCode.SOME_FAILED
+        errors = [error for _, error in self.failures]
+        for kind in (ConfigError, DeviceError, UnexpectedError):
+            if all(isinstance(error, kind) for error in errors):
+                return exit_code_of(errors[0])
+        return ExitCode.NOTHING_DONE
+
+
+class Job:
+    """One run: its options, its output and its tally."""
+
+    def __init__(self, plan: Plan, options: UpscaleOptions, out: Output) -> None:
+        self.plan = plan
+        self.options = options
+        self.out = out
+        self.tally = Tally()
+        self.compared = False
+
+    def settle(self, item: PlanItem) -> None:
+        """Report an item that the plan has decided already."""
+        if item.action == "skip":
+            self.tally.skipped += 1
+            self.out.detail(f"skipped: {clean(item.source.name)}: {clean(str(item.output))} exists")
+            if item.output is not None:
+                self.out.result(item.output, item.event("skipped"))
+        elif item.error is not None:
+            self.fail(item, item.error)
+
+    def fail(self, item: PlanItem, error: BaseException, seconds: float = 0.0) -> None:
+        """Report a failed item.
+
+        Raises:
+            StopOnError: with `--on-error stop`.
+        """
+        if debug_wanted():
+            self.out.info("".join(traceback.format_exception(error)).rstrip())
+        if not isinstance(error, LinearSRError):
+            message, hint = describe(error)
+            memory = isinstance(error, MemoryError)
+            error = OutOfMemoryError(message, hint=hint) if memory else UnexpectedError(message, hint=hint)
+        failed = item.failed(error)
+        self.tally.failures.append((item.source.name, error))
+        self.out.failure(item.source.name, failed.error if failed.error is not None else error)
+        self.out.event(failed.event("failed", seconds=seconds))
+        if self.options.on_error == "stop":
+            raise StopOnError
+
+    def work(self) -> None:
+        """Load the model and upscale every item that is to be done."""
+        todo = self.plan.todo
+        if not todo:
+            return
+        pixels = sum(item.pixels for item in todo)
+        with open_progress(self.options.progress, self.out, files=len(todo), pixels=pixels) as progress:
+            upscaler = load_upscaler(self.options)
+            for item in todo:
+                self.one(item, upscaler, progress)
+
+    def one(self, item: PlanItem, upscaler: Upscaler, progress: Progress) -> None:
+        """Upscale one item and report it.
+
+        Raises:
+            WeightsError, DeviceError: the next file would fail the same way.
+        """
+        started = time.perf_counter()
+        progress.begin(item.source.name, item.pixels)
+        try:
+            notes = self.upscale(item, upscaler, progress)
+        except OutOfMemoryError as error:
+            failure: BaseException = error
+        except (WeightsError, DeviceError):
+            raise
+        except Exception as error:
+            failure = error
+        else:
+            seconds = time.perf_counter() - started
+            self.tally.done += 1
+            self.tally.pixels += item.pixels
+            for note in notes:
+                self.out.info(f"note: {clean(item.source.name)}: {note}")
+            size = f"{item.width}x{item.height}"
+            where = "stdout" if item.output is None else clean(item.output)
+            progress.end(f"{clean(item.source.name)} -> {where} {size} in {seconds:.1f} s")
+            event = item.event("done", seconds=seconds, notes=notes)
+            if item.output is None:
+                self.out.event(event)
+            else:
+                self.out.result(item.output, event)
+            return
+        progress.end(f"{clean(item.source.name)} failed")
+        self.fail(item, failure, time.perf_counter() - started)
+
+    def upscale(self, item: PlanItem, upscaler: Upscaler, progress: Progress) -> tuple[str, ...]:
+        """Read, upscale and write one picture.
+
+        Returns:
+            What could not be kept, in plain words.
+        """
+        from linearsr.image_io import check_writable, read
+
+        picture = read(item.source.path)
+        check_writable(item.format, item.width, item.height, has_alpha=shows_through(picture, self.options))
+        result = upscaler.upscale_picture(picture, progress=progress.fraction, **picture_settings(item, self.options))
+        with hold():
+            written = self.save(item, result)
+            self.compare(item, picture, result)
+        return tuple(dict.fromkeys((*item.notes, *result.notes, *written)))
+
+    def save(self, item: PlanItem, result: Picture) -> list[str]:
+        """Write the result to its file, or through a temporary file to stdout."""
+        from linearsr.image_io import write
+        from linearsr_cli.stdio import send_to_stdout
+
+        settings = write_settings(item, self.options)
+        if item.output is not None:
+            make_folder(item.output.parent)
+            return write(result, item.output, **settings)
+        with tempfile.TemporaryDirectory(prefix="linearsr-") as folder:
+            path = Path(folder) / "stdout"
+            notes = write(result, path, **settings)
+            send_to_stdout(path)
+        return notes
+
+    def compare(self, item: PlanItem, picture: Picture, result: Picture) -> None:
+        """Write the side-by-side picture where one is asked for."""
+        from linearsr_cli.compare import comparison_path, write_comparison
+
+        path = comparison_path(self.options.compare, item.source.relative, self.compared)
+        if path is None:
+            return
+        self.compared = True
+        write_comparison(path, picture, result, f"LinearSR {self.options.model} x{item.scale:.3g}")
+        self.out.detail(f"compared: {clean(path)}")
+
+
+def make_folder(folder: Path) -> None:
+    """Make the folder of a result.
+
+    Raises:
+        ImageError: the system refuses.
+    """
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise ImageError(
+            f"the folder {folder} cannot be made: {error.strerror}", hint="choose another folder with `-o`"
+        ) from error
+
+
+def run_job(plan: Plan, options: UpscaleOptions, out: Output) -> ExitCode:
+    """Do a plan and report it, file by file and as a whole.
+
+    Raises:
+        WeightsError, DeviceError, ConfigError: found while loading; the run ends, the summary is out.
+        Stopped: a signal; files finished so far are complete, the summary is out.
+    """
+    job = Job(plan, options, out)
+    started = time.perf_counter()
+    try:
+        for item in plan.items:
+            job.settle(item)
+        job.work()
+    except StopOnError:
+        code = job.tally.exit_code()
+    except (Stopped, LinearSRError) as error:
+        code = ExitCode(error.exit_code) if isinstance(error, Stopped) else exit_code_of(error)
+        summarise(job, code, time.perf_counter() - started)
+        raise
+    else:
+        code = job.tally.exit_code()
+    summarise(job, code, time.perf_counter() - started)
+    return code
+
+
+def summarise(job: Job, code: ExitCode, seconds: float) -> None:
+    """Write the summary: a JSON line, or a line on stderr when there was more than one file."""
+    tally, out = job.tally, job.out
+    megapixels = tally.pixels / 1e6
+    out.event(
+        {
+            "event": "summary",
+            "done": tally.done,
+            "skipped": tally.skipped,
+            "failed": len(tally.failures),
+            "seconds": round(seconds, 3),
+            "megapixels": round(megapixels, 3),
+            "exit_code": int(code),
+        }
+    )
+    if len(job.plan.items) >= LIST_AGAIN:
+        for name, error in tally.failures:
+            out.info(f"failed: {clean(name)}: {describe(error)[0]}")
+    left = len(job.plan.items) - tally.done - tally.skipped - len(tally.failures)
+    parts = [f"{tally.done} done", f"{tally.skipped} skipped", f"{len(tally.failures)} failed"]
+    parts += [f"{left} left"] if left > 0 else []
+    out.info(f"{', '.join(parts)}; {megapixels:.1f} MP in {seconds:.1f} s")
