@@ -25,6 +25,7 @@ __all__ = [
     "ModelConfig",
     "SamplingConfig",
     "TagsConfig",
+    "check_state_gate",
     "from_dict",
     "to_dict",
 ]
@@ -153,6 +154,8 @@ class ModelConfig:
     """Add the stem's features to the trunk's output before the head."""
     qk_norm: bool
     """RMSNorm over q and k before the heads are split (SANA 1.5)."""
+    state_gate: bool
+    """Also predict, for every element, how much of the state to take off before it passes to x0_hat."""
     scale_embedding: bool
     """Embed log2(scale) beside the time."""
     num_tags: int
@@ -171,6 +174,8 @@ class ModelConfig:
                 )
         if self.stem == "conv" and (self.stem_width < 1 or self.stem_depth < 1):
             raise ConfigError("model.stem is 'conv', expected stem_width and stem_depth of at least 1")
+        if self.state_gate and self.stem != "conv":
+            raise ConfigError(f"model.state_gate is true with stem {self.stem!r}, expected stem 'conv'")
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -201,6 +206,16 @@ class FlowConfig:
     def __post_init__(self) -> None:
         if self.preconditioned and self.prediction != "x0":
             raise ConfigError(f"flow.preconditioned is true with prediction {self.prediction!r}, expected 'x0'")
+
+
+def check_state_gate(model: ModelConfig, flow: FlowConfig) -> None:
+    """Refuse a gate on a state that is not passed on.
+
+    Raises:
+        ConfigError: the network has a state gate, but the flow is not preconditioned.
+    """
+    if model.state_gate and not flow.preconditioned:
+        raise ConfigError("model.state_gate is true, expected flow.preconditioned to be true as well")
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -288,6 +303,7 @@ class CheckpointConfig:
                 f"schema_version is {self.schema_version}, expected {SCHEMA_VERSION}",
                 hint="update LinearSR with `pip install -U linearsr`" if self.schema_version > SCHEMA_VERSION else None,
             )
+        check_state_gate(self.model, self.flow)
         if self.tags.kind == "closed" and self.model.num_tags != len(self.tags.vocabulary):
             raise ConfigError(
                 f"model.num_tags is {self.model.num_tags}, "

@@ -17,6 +17,10 @@ __all__ = ["apply_network", "velocity_fn"]
 def apply_network(network: nn.Module, flow: FlowConfig, x_t: Tensor, t: Tensor, cond: Conditioning) -> Tensor:
     """x0_hat or v_hat of a network, preconditioned if the flow says so; shared by training and sampling.
 
+    A network with a state gate also says where the data have less than unit variance, so that less of the noisy state
+    should pass: in flat places the clean latent is zero, and without the gate all the noise there would have to travel
+    through the network to be subtracted again.
+
     Args:
         network: a `LinearDiT`, possibly wrapped for training.
         flow: what it predicts.
@@ -27,7 +31,11 @@ def apply_network(network: nn.Module, flow: FlowConfig, x_t: Tensor, t: Tensor, 
     if not flow.preconditioned:
         return network(x_t, t, cond)
     c_in, c_skip, c_out = (c.view(-1, 1, 1, 1) for c in precondition(t))
-    return c_skip * x_t + c_out * network(c_in * x_t, t, cond)
+    out = network(c_in * x_t, t, cond)
+    if out.shape[1] == x_t.shape[1]:
+        return c_skip * x_t + c_out * out
+    out, gate = out.chunk(2, dim=1)
+    return c_skip * (1.0 - gate) * x_t + c_out * out
 
 
 def velocity_fn(

@@ -92,9 +92,9 @@ class Enlargement:
         return F.pad(window[None], pad, mode="replicate")[0] if any(pad) else window
 
     def start(self, tiles: list[Tile]) -> Tensor:
-        """(B, C, h, w) latent noise of tiles on the device. One step from t = 1 uses none, so zeros serve."""
+        """(B, C, h, w) latent noise of tiles on the device; zeros for one step of x0 prediction, which reads none."""
         factor, first = self.engine.autoencoder.factor, tiles[0]
-        if len(self.ts) == 2 and float(self.ts[0]) >= 1.0:
+        if len(self.ts) == 2 and float(self.ts[0]) >= 1.0 and self.engine.config.flow.prediction == "x0":
             shape = (len(tiles), self.engine.autoencoder.latent_channels, first.height // factor, first.width // factor)
             return torch.zeros(shape, device=self.engine.device)
         noise = torch.stack([self.noise.window(tile) for tile in tiles])
@@ -133,20 +133,20 @@ def enlarge(
     """
     run = _blend_tiles if blend == "tiles" else _blend_steps
     while True:
-        plan = plan_tiles(*job.padded, tile, overlap if tile is None else min(overlap, tile // 2))
+        plan = plan_tiles(*job.padded, tile, overlap if tile is None else min(overlap, tile // 2), job.engine.grid)
         try:
             return run(job, plan, batch_size, progress)[:, : job.out.height, : job.out.width]
         except torch.OutOfMemoryError as error:
-            grid = job.engine.grid
-            smaller = (max(job.padded) if tile is None else tile) // 2 // grid * grid
-            if smaller < MIN_TILE:
+            grid, side = job.engine.grid, max(job.padded) if tile is None else tile
+            smallest = math.ceil(MIN_TILE / grid) * grid
+            if side <= smallest:
                 raise OutOfMemoryError(
-                    f"{job.engine.device} is out of memory even with {tile}-pixel tiles",
+                    f"{job.engine.device} is out of memory even with {side}-pixel tiles",
                     hint="close other programs that use it, or use `--device cpu`",
                 ) from error
             if job.engine.device.type == "cuda":
                 torch.cuda.empty_cache()
-            tile = smaller
+            tile = max(smallest, side // 2 // grid * grid)
 
 
 def _blend_tiles(job: Enlargement, plan: TilePlan, batch_size: int, progress: Progress) -> Tensor:

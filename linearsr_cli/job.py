@@ -108,7 +108,7 @@ class Job:
             error = OutOfMemoryError(message, hint=hint) if memory else UnexpectedError(message, hint=hint)
         failed = item.failed(error)
         self.tally.failures.append((item.source.name, error))
-        self.out.failure(item.source.name, failed.error if failed.error is not None else error)
+        self.out.failure(item.source.name, error if failed.error is None else failed.error)
         self.out.event(failed.event("failed", seconds=seconds))
         if self.options.on_error == "stop":
             raise StopOnError

@@ -80,7 +80,7 @@ class LinearDiT(nn.Module):
             self.conv_modulation = nn.Linear(dim, 3 * stem)
             self.stem_blocks = nn.ModuleList(ModulatedResBlock(stem) for _ in range(config.stem_depth))
             self.head_blocks = nn.ModuleList(ModulatedResBlock(stem) for _ in range(config.head_depth))
-            self.conv_out = nn.Conv2d(stem, config.in_channels, 3, padding=1)
+            self.conv_out = nn.Conv2d(stem, (2 if config.state_gate else 1) * config.in_channels, 3, padding=1)
         trunk_channels = stem if config.stem == "conv" else in_channels
         self.patch_embed = _PatchEmbed(trunk_channels, dim, config.patch_size)
         self.transformer_blocks = nn.ModuleList(
@@ -142,7 +142,7 @@ class LinearDiT(nn.Module):
         return e
 
     def forward(self, x_t: Tensor, t: Tensor, cond: Conditioning) -> Tensor:
-        """Predict x0_hat or v_hat, as the checkpoint's `flow.prediction` says.
+        """Predict what the checkpoint's flow says: x0_hat, v_hat, or F (and the state gate) for `apply_network`.
 
         Args:
             x_t: (B, C, H, W) noisy latent; H and W multiples of the patch size.
@@ -150,7 +150,7 @@ class LinearDiT(nn.Module):
             cond: condition; its rows match B, or are 1 where they may broadcast (`log2_scale`).
 
         Returns:
-            (B, C, H, W) float32.
+            (B, C, H, W) float32; (B, 2 C, H, W) with a state gate, F first.
 
         Raises:
             ShapeError: H or W is no multiple of the patch size, or the channels do not fit.

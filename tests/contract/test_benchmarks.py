@@ -236,6 +236,7 @@ def tiny_model(tmp_path: Path) -> Path:
         head_depth=1,
         long_skip=True,
         qk_norm=False,
+        state_gate=False,
         scale_embedding=True,
         num_tags=len(COMPACT_VOCABULARY),
     )

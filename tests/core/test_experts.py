@@ -52,7 +52,14 @@ def test_bisect_log_snr_cuts_at_the_anchor_first() -> None:
 
 @pytest.mark.parametrize(
     "arguments",
-    [(0.0, 0.9, 0.5, 2), (0.1, 1.0, 0.5, 2), (0.5, 0.4, None, 2), (0.1, 0.9, 0.95, 2), (0.1, 0.9, 0.1, 2), (0.1, 0.9, 0.5, -1)],
+    [
+        (0.0, 0.9, 0.5, 2),
+        (0.1, 1.0, 0.5, 2),
+        (0.5, 0.4, None, 2),
+        (0.1, 0.9, 0.95, 2),
+        (0.1, 0.9, 0.1, 2),
+        (0.1, 0.9, 0.5, -1),
+    ],
 )
 def test_bisect_log_snr_refuses_ends_out_of_order(arguments: tuple) -> None:
     with pytest.raises(ConfigError, match="t_min < anchor < t_max"):

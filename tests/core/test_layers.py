@@ -155,7 +155,9 @@ def test_modulated_res_block_equals_its_formula(rows: int) -> None:
 def test_modulated_res_block_is_the_same_when_channels_last() -> None:
     block, x, modulation = _noisy(ModulatedResBlock(5)), torch.randn(2, 5, 6, 7), torch.randn(1, 3, 5)
     expected = block(x, modulation)
-    assert torch.allclose(block.to(memory_format=torch.channels_last)(_channels_last(x), modulation), expected, atol=1e-5)
+    assert torch.allclose(
+        block.to(memory_format=torch.channels_last)(_channels_last(x), modulation), expected, atol=1e-5
+    )
 
 
 def test_modulated_res_block_folded_has_the_gradients_of_the_per_sample_path() -> None:

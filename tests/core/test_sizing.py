@@ -16,13 +16,21 @@ sides = st.integers(1, 3000)
 
 @pytest.mark.parametrize(
     ("text", "expected"),
-    [("1920x1080", (1920, 1080)), ("1920x", (1920, None)), ("x1080", (None, 1080)), (" 64X48 ", (64, 48)), ("1x1", (1, 1))],
+    [
+        ("1920x1080", (1920, 1080)),
+        ("1920x", (1920, None)),
+        ("x1080", (None, 1080)),
+        (" 64X48 ", (64, 48)),
+        ("1x1", (1, 1)),
+    ],
 )
 def test_parse_size_reads_both_or_either_side(text: str, expected: tuple[int | None, int | None]) -> None:
     assert parse_size(text) == expected
 
 
-@pytest.mark.parametrize("text", ["", "x", "1920", "0x10", "10x0", "-5x10", "10x20x30", "axb", "1.5x2", "10 20", "nanx1"])
+@pytest.mark.parametrize(
+    "text", ["", "x", "1920", "0x10", "10x0", "-5x10", "10x20x30", "axb", "1.5x2", "10 20", "nanx1"]
+)
 def test_parse_size_refuses_other_forms_and_says_what_works(text: str) -> None:
     with pytest.raises(ConfigError, match="expected WxH") as caught:
         parse_size(text)
@@ -77,7 +85,8 @@ def test_resolve_size_of_scale_one_is_the_input() -> None:
 
 
 @pytest.mark.parametrize(
-    "requests", [{"scale": 2.0, "size": (50, 50)}, {"scale": 2.0, "long_side": 90}, {"size": (50, None), "long_side": 90}]
+    "requests",
+    [{"scale": 2.0, "size": (50, 50)}, {"scale": 2.0, "long_side": 90}, {"size": (50, None), "long_side": 90}],
 )
 def test_resolve_size_refuses_two_requests(requests: dict) -> None:
     with pytest.raises(ConfigError, match=" and .* are both given"):
@@ -85,7 +94,15 @@ def test_resolve_size_refuses_two_requests(requests: dict) -> None:
 
 
 @pytest.mark.parametrize(
-    "requests", [{"size": (10, 40)}, {"size": (40, 10)}, {"size": (0, None)}, {"long_side": 10}, {"long_side": 0}, {"long_side": -3}]
+    "requests",
+    [
+        {"size": (10, 40)},
+        {"size": (40, 10)},
+        {"size": (0, None)},
+        {"long_side": 10},
+        {"long_side": 0},
+        {"long_side": -3},
+    ],
 )
 def test_resolve_size_refuses_to_shrink(requests: dict) -> None:
     with pytest.raises(ConfigError, match="smaller than the 20x20 input"):
@@ -116,7 +133,8 @@ def test_pass_sizes_end_at_the_target_in_steps_of_at_most_four(width: int, heigh
 
 
 @pytest.mark.parametrize(
-    ("scale", "expected"), [(1, [1]), (4, [4]), (4.01, [2.0025, 2.0025]), (6, [2.449, 2.45]), (16, [4, 4]), (64, [4, 4, 4])]
+    ("scale", "expected"),
+    [(1, [1]), (4, [4]), (4.01, [2.0025, 2.0025]), (6, [2.449, 2.45]), (16, [4, 4]), (64, [4, 4, 4])],
 )
 def test_pass_sizes_have_equal_factors(scale: float, expected: list[float]) -> None:
     sizes = pass_sizes(1000, 1000, resolve_size(1000, 1000, scale=scale))

@@ -14,7 +14,7 @@ from importlib import resources
 from pathlib import Path
 from typing import Any
 
-from linearsr.config import AutoencoderConfig, FlowConfig, ModelConfig, from_dict
+from linearsr.config import AutoencoderConfig, FlowConfig, ModelConfig, check_state_gate, from_dict
 from linearsr.errors import ConfigError
 from linearsr_train.data.degradation import DegradationConfig
 
@@ -140,6 +140,7 @@ class TrainConfig:
     loop: LoopConfig
 
     def __post_init__(self) -> None:
+        check_state_gate(self.model, self.flow)
         grid = self.autoencoder.factor * self.model.patch_size
         if self.data.crop % grid or self.loop.validation_crop % grid:
             raise ConfigError(

@@ -1,0 +1,475 @@
+"""`Upscaler` end to end with a tiny random checkpoint: exact sizes, all kinds of pictures, one result per setting."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from safetensors.torch import load_file
+from skimage.data import astronaut
+
+from linearsr import Picture, Upscaler
+from linearsr.alpha import resize_alpha
+from linearsr.checkpoint import read_config, save_checkpoint
+from linearsr.color import apply_color_fix
+from linearsr.config import ExpertsConfig, FlowConfig
+from linearsr.errors import ConfigError, DeviceError, ImageError, OutOfMemoryError, ShapeError, WeightsError
+from linearsr.resize import resize
+
+EXPERT = "expert-0.safetensors"
+
+
+@pytest.fixture
+def upscaler(tiny_checkpoint: Path) -> Upscaler:
+    return Upscaler.from_pretrained(tiny_checkpoint, device="cpu", dtype="fp32")
+
+
+@pytest.fixture(scope="module")
+def photo() -> np.ndarray:
+    """(53, 47, 3) uint8: an eye and hair, odd sides."""
+    return np.ascontiguousarray(astronaut()[90:143, 190:237])
+
+
+def _rewrite(folder: Path, tensors: dict[str, torch.Tensor], **sections: object) -> Path:
+    config = replace(read_config(folder), files={}, **sections)
+    save_checkpoint(folder, config, [tensors], dtype=torch.float32)
+    return folder
+
+
+def _psnr(a: np.ndarray, b: np.ndarray) -> float:
+    return -10 * math.log10(float(np.mean((a.astype(np.float64) - b) ** 2)))
+
+
+# ---- sizes
+
+
+@pytest.mark.parametrize("size", [(1, 1), (1, 40), (33, 2), (7, 9), (17, 13)], ids=str)
+@pytest.mark.parametrize("scale", [1, 1.3, 2.5, 4, 6])
+def test_output_has_exactly_the_asked_size(upscaler: Upscaler, size: tuple[int, int], scale: float) -> None:
+    image = np.random.default_rng(0).random((*size, 3), dtype=np.float32)
+    out = upscaler(image, scale=scale, steps=1)
+    assert out.shape == (round(size[0] * scale), round(size[1] * scale), 3)
+    assert out.dtype == np.float32
+    assert 0 <= out.min() <= out.max() <= 1
+
+
+def test_output_of_a_very_long_picture_has_the_right_size(upscaler: Upscaler) -> None:
+    assert upscaler(np.zeros((1, 5000, 3), np.float32), scale=1.3, steps=1).shape == (1, 6500, 3)
+
+
+def test_output_size_by_sides(upscaler: Upscaler, photo: np.ndarray) -> None:
+    assert upscaler(photo, size=(101, 107), steps=1).shape == (107, 101, 3)
+    assert upscaler(photo, size=(94, None), steps=1).shape == (106, 94, 3)
+    assert upscaler(photo, long_side=80, steps=1).shape == (80, 71, 3)
+
+
+def test_the_network_does_something_and_stays_near_the_enlarged_input(upscaler: Upscaler, photo: np.ndarray) -> None:
+    out = upscaler(photo / np.float32(255), scale=2, steps=1)
+    plain = resize(torch.from_numpy(photo.transpose(2, 0, 1).astype(np.float32) / 255), (106, 94)).clamp(0, 1)
+    difference = np.abs(out - plain.numpy().transpose(1, 2, 0))
+    assert difference.mean() > 1e-3
+    assert difference.max() < 0.5
+
+
+def test_zero_initialised_network_gives_the_bicubic_enlargement(tiny_checkpoint: Path, photo: np.ndarray) -> None:
+    tensors = load_file(tiny_checkpoint / EXPERT)
+    for name in ("conv_out.weight", "conv_out.bias"):
+        tensors[name] = torch.zeros_like(tensors[name])
+    upscaler = Upscaler.from_pretrained(_rewrite(tiny_checkpoint, tensors), device="cpu", dtype="fp32")
+    plain = resize(torch.from_numpy(photo.transpose(2, 0, 1).astype(np.float32) / 255), (133, 118)).clamp(0, 1)
+    out = upscaler(photo / np.float32(255), size=(118, 133), steps=1)
+    assert np.abs(out - plain.numpy().transpose(1, 2, 0)).max() < 1e-6
+
+
+# ---- kinds of pictures
+
+
+def test_every_kind_of_picture_gives_the_same_pixels(upscaler: Upscaler, photo: np.ndarray) -> None:
+    settings = {"scale": 1.5, "steps": 1}
+    from_bytes = upscaler(photo, **settings)
+    assert from_bytes.dtype == np.uint8
+    image = upscaler(Image.fromarray(photo), **settings)
+    assert isinstance(image, Image.Image)
+    assert image.mode == "RGB"
+    np.testing.assert_array_equal(np.asarray(image), from_bytes)
+    floats = upscaler(photo.astype(np.float32) / 255, **settings)
+    np.testing.assert_array_equal(np.floor(floats * 255 + 0.5), from_bytes)
+    picture = upscaler(Picture.from_array(photo), **settings)
+    np.testing.assert_array_equal(picture.rgb, floats)
+    tensor = upscaler(torch.from_numpy(photo).permute(2, 0, 1).double() / 255, **settings)
+    assert tensor.dtype == torch.float64
+    np.testing.assert_array_equal(tensor.permute(1, 2, 0).float().numpy(), floats)
+
+
+def test_the_input_is_left_alone(upscaler: Upscaler, photo: np.ndarray) -> None:
+    floats = photo.astype(np.float32) / 255
+    before = floats.copy()
+    upscaler(floats, scale=1, steps=1)
+    np.testing.assert_array_equal(floats, before)
+
+
+@pytest.mark.parametrize("mode", ["L", "1", "P", "CMYK", "YCbCr", "I;16"])
+def test_pil_pictures_of_other_modes_come_back_as_rgb(upscaler: Upscaler, photo: np.ndarray, mode: str) -> None:
+    if mode == "I;16":
+        image = Image.fromarray(photo[:, :, 0].astype(np.uint16) * 257)
+        eight_bit = np.repeat(photo[:, :, :1], 3, axis=2)
+    else:
+        image = Image.fromarray(photo).convert(mode)
+        eight_bit = np.asarray(image.convert("RGB"))
+    out = upscaler(image, scale=1.5, steps=1)
+    assert out.mode == "RGB"
+    np.testing.assert_array_equal(np.asarray(out), upscaler(eight_bit, scale=1.5, steps=1))
+
+
+def test_pil_pictures_with_alpha_come_back_as_rgba(upscaler: Upscaler, photo: np.ndarray) -> None:
+    alpha = np.tile(np.linspace(0, 255, 47).astype(np.uint8), (53, 1))
+    out = np.asarray(upscaler(Image.fromarray(np.dstack([photo, alpha])), scale=2, steps=1))
+    assert out.shape == (106, 94, 4)
+    expected = resize_alpha(alpha.astype(np.float32) / 255, (106, 94))
+    assert np.abs(out[:, :, 3] / 255 - expected).max() < 0.5 / 255 + 1e-6
+    palette = Image.fromarray(photo).convert("P")
+    palette.info["transparency"] = 3
+    assert upscaler(palette, scale=1, steps=1).mode == "RGBA"
+
+
+@pytest.mark.parametrize(
+    "image",
+    [
+        np.zeros((5, 5), np.uint8),
+        np.zeros((5, 5, 2), np.uint8),
+        np.zeros((0, 5, 3), np.uint8),
+        np.zeros((5, 5, 3), np.uint16),
+        np.zeros((5, 5, 3), np.int64),
+        torch.zeros(1, 3, 5, 5),
+        torch.zeros(5, 5, 3),
+        torch.zeros(3, 5, 5, dtype=torch.uint8),
+        Image.new("F", (5, 5)),
+        Image.new("I", (5, 5)),
+    ],
+    ids=lambda image: f"{type(image).__name__}-{getattr(image, 'dtype', getattr(image, 'mode', ''))}",
+)
+def test_pictures_of_an_unclear_shape_or_range_are_refused(upscaler: Upscaler, image: object) -> None:
+    with pytest.raises(ShapeError, match="expected"):
+        upscaler(image, scale=2)
+
+
+def test_gray_stays_gray(upscaler: Upscaler, photo: np.ndarray) -> None:
+    rgb = upscaler(Picture.from_array(photo[:, :, 0]), scale=1.5, steps=4).rgb
+    np.testing.assert_array_equal(rgb[:, :, 0], rgb[:, :, 1])
+    np.testing.assert_array_equal(rgb[:, :, 0], rgb[:, :, 2])
+    colour = upscaler(np.repeat(photo[:, :, :1], 3, axis=2), scale=1.5, steps=4)
+    assert np.ptp(colour.astype(int), axis=2).max() > 0, "the network itself does not keep gray: the test can fail"
+
+
+def test_alpha_modes(upscaler: Upscaler, photo: np.ndarray) -> None:
+    alpha = np.zeros((53, 47), np.float32)
+    alpha[10:40, 10:40] = 1
+    picture = Picture.from_array(photo, alpha)
+    out = {mode: upscaler(picture, scale=2, steps=1, alpha=mode) for mode in ("auto", "resize", "model", "drop")}
+    expected = resize_alpha(alpha, (106, 94))
+    np.testing.assert_array_equal(out["auto"].alpha, expected)
+    np.testing.assert_array_equal(out["resize"].alpha, expected)
+    assert out["drop"].alpha is None
+    assert out["model"].alpha.shape == (106, 94)
+    assert 0 < np.abs(out["model"].alpha - expected).max() < 0.5
+    for other in ("resize", "model", "drop"):
+        np.testing.assert_array_equal(out[other].rgb, out["auto"].rgb)
+
+
+def test_colours_under_full_transparency_do_not_reach_the_visible(upscaler: Upscaler, photo: np.ndarray) -> None:
+    alpha = np.ones((53, 47), np.float32)
+    alpha[:, 30:] = 0
+    pictures = []
+    for hidden in (0, 255):
+        pixels = photo.copy()
+        pixels[:, 30:] = hidden
+        pictures.append(upscaler(Picture.from_array(pixels, alpha), scale=2, steps=1).rgb)
+    np.testing.assert_array_equal(*pictures)
+
+
+def test_metadata_travels_with_the_picture(upscaler: Upscaler, photo: np.ndarray) -> None:
+    picture = Picture.from_array(photo)
+    picture.notes.append("kept")
+    out = upscaler(picture, scale=1, steps=1)
+    assert out.info == picture.info
+    assert out.notes == ["kept"]
+    assert out.metadata == picture.metadata
+
+
+# ---- what the result depends on
+
+
+@pytest.mark.parametrize("steps", [1, 4])
+def test_a_picture_gives_the_same_bytes_alone_and_after_others(
+    tiny_checkpoint: Path, photo: np.ndarray, steps: int
+) -> None:
+    settings = {"scale": 2, "steps": steps, "seed": 5}
+    alone = Upscaler.from_pretrained(tiny_checkpoint, device="cpu", dtype="fp32")(photo, **settings)
+    upscaler = Upscaler.from_pretrained(tiny_checkpoint, device="cpu", dtype="fp32")
+    for other in (photo[::-1], photo[:20], photo[:, ::-1]):
+        upscaler(np.ascontiguousarray(other), **settings)
+        torch.rand(3)
+    np.testing.assert_array_equal(upscaler(photo, **settings), alone)
+
+
+def test_one_step_does_not_depend_on_the_seed(upscaler: Upscaler, photo: np.ndarray) -> None:
+    floats = photo / np.float32(255)
+    a, b = (upscaler(floats, scale=2, steps=1, seed=seed) for seed in (0, 1))
+    np.testing.assert_array_equal(a, b)
+
+
+def test_four_steps_depend_on_the_seed(upscaler: Upscaler, photo: np.ndarray) -> None:
+    floats = photo / np.float32(255)
+    a, same, b = (upscaler(floats, scale=2, steps=4, seed=seed) for seed in (0, 0, 1))
+    np.testing.assert_array_equal(a, same)
+    assert np.abs(a - b).mean() > 1e-3
+
+
+def test_noise_follows_the_content_and_not_the_kind_of_input(upscaler: Upscaler, photo: np.ndarray) -> None:
+    out = upscaler(photo, scale=2, steps=4)
+    np.testing.assert_array_equal(np.asarray(upscaler(Image.fromarray(photo), scale=2, steps=4)), out)
+    brighter = np.clip(photo.astype(int) + 1, 0, 255).astype(np.uint8)
+    assert np.abs(upscaler(brighter, scale=2, steps=4).astype(int) - out).max() > 3, "another content, another noise"
+
+
+@pytest.mark.parametrize("steps", [1, 4])
+def test_tile_batches_change_rounding_only(upscaler: Upscaler, photo: np.ndarray, steps: int) -> None:
+    floats = photo / np.float32(255)
+    settings = {"scale": 3, "steps": steps, "tile": 64, "tile_overlap": 16}
+    one, four = (upscaler(floats, batch_size=size, **settings) for size in (1, 4))
+    assert np.abs(one - four).max() <= 1 / 255
+    assert np.mean(np.abs(one - four) > 1e-5) <= 1e-3
+
+
+def test_tiles_do_not_depend_on_the_order_they_run_in(
+    upscaler: Upscaler, photo: np.ndarray, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from linearsr import tiling
+
+    settings = {"scale": 3, "steps": 4, "tile": 64, "tile_overlap": 16}
+    forward = upscaler(photo / np.float32(255), **settings)
+    tiles = tiling.TilePlan.tiles.fget
+    monkeypatch.setattr(tiling.TilePlan, "tiles", property(lambda plan: tiles(plan)[::-1]))
+    backward = upscaler(photo / np.float32(255), **settings)
+    assert np.abs(forward - backward).max() < 1e-6  # sums in another order
+
+
+@pytest.mark.parametrize("steps", [1, 4])
+def test_tiles_are_close_to_the_whole_picture(upscaler: Upscaler, photo: np.ndarray, steps: int) -> None:
+    """A random network reads the statistics of its tile more than a trained one, so the bound here is a loose one."""
+    floats = photo / np.float32(255)
+    whole = upscaler(floats, scale=3, steps=steps, tile="off")
+    tiled = upscaler(floats, scale=3, steps=steps, tile=64, tile_overlap=32)
+    assert np.abs(whole - tiled).max() > 0
+    assert _psnr(whole, tiled) > 38
+
+
+def test_tile_auto_is_the_whole_for_small_pictures_and_tiles_beyond(upscaler: Upscaler, photo: np.ndarray) -> None:
+    floats = photo / np.float32(255)
+    settings = {"steps": 1}
+    small = upscaler(floats, scale=1.5, **settings)
+    np.testing.assert_array_equal(small, upscaler(floats, scale=1.5, tile="off", **settings))
+    large = upscaler(floats, scale=3, **settings)
+    np.testing.assert_array_equal(large, upscaler(floats, scale=3, tile=64, tile_overlap=16, **settings))
+
+
+def test_blending_at_every_step_is_the_same_for_one_tile_and_close_for_many(
+    upscaler: Upscaler, photo: np.ndarray
+) -> None:
+    lr = torch.from_numpy(photo.transpose(2, 0, 1).astype(np.float32) / 255)
+    one = [
+        upscaler.upscale_tensor(lr, size=(94, 106), steps=4, tile="off", blend=blend) for blend in ("tiles", "steps")
+    ]
+    assert (one[0] - one[1]).abs().max() < 1e-5
+    settings = {"size": (141, 159), "steps": 4, "tile": 64, "tile_overlap": 32}
+    many = [upscaler.upscale_tensor(lr, blend=blend, **settings) for blend in ("tiles", "steps")]
+    assert _psnr(many[0].numpy(), many[1].numpy()) > 38
+
+
+def test_bfloat16_is_close_to_float32(tiny_checkpoint: Path, photo: np.ndarray) -> None:
+    floats = photo / np.float32(255)
+    full, half = (
+        Upscaler.from_pretrained(tiny_checkpoint, device="cpu", dtype=dtype)(floats, scale=2, steps=1)
+        for dtype in ("fp32", "bf16")
+    )
+    assert 0 < np.abs(full - half).max() < 0.02
+
+
+def test_tags_change_the_result_and_a_second_pass_has_none(upscaler: Upscaler, photo: np.ndarray) -> None:
+    floats = photo / np.float32(255)
+    plain, tagged = (upscaler(floats, scale=2, steps=1, tags=tags) for tags in (None, "jpeg, noise:weak"))
+    assert np.abs(plain - tagged).max() > 1e-4
+    np.testing.assert_array_equal(upscaler(floats, scale=2, steps=1, tags=("noise:weak", "jpeg")), tagged)
+    np.testing.assert_array_equal(upscaler(floats, scale=2, steps=1, tags=""), plain)
+
+
+def test_two_passes_are_two_calls(upscaler: Upscaler, photo: np.ndarray) -> None:
+    floats = photo[:20, :16] / np.float32(255)
+    first = upscaler(floats, size=(39, 49), steps=1)
+    np.testing.assert_array_equal(upscaler(first, size=(96, 120), steps=1), upscaler(floats, scale=6, steps=1))
+
+
+# ---- colour fix, progress, settings
+
+
+@pytest.mark.parametrize("fix", ["wavelet", "adain"])
+def test_color_fix_acts_with_its_strength(upscaler: Upscaler, photo: np.ndarray, fix: str) -> None:
+    floats = photo / np.float32(255)
+    plain, fixed, off = (
+        upscaler(floats, scale=2, steps=1, color_fix=name, color_strength=strength)
+        for name, strength in (("none", 1.0), (fix, 1.0), (fix, 0.0))
+    )
+    reference = resize(torch.from_numpy(floats.transpose(2, 0, 1)), (106, 94)).clamp(0, 1)
+    expected = apply_color_fix(fix, torch.from_numpy(plain.transpose(2, 0, 1).copy()), reference, 1.0)
+    np.testing.assert_allclose(fixed, expected.numpy().transpose(1, 2, 0), atol=1e-6)
+    np.testing.assert_array_equal(off, plain)
+    error = [np.abs(out.mean((0, 1)) - reference.numpy().mean((1, 2))).max() for out in (plain, fixed)]
+    assert error[1] < 0.5 * error[0]
+
+
+@pytest.mark.parametrize("settings", [{"scale": 1}, {"scale": 3, "tile": 64}, {"scale": 6}, {"scale": 17, "steps": 2}])
+def test_progress_rises_to_one(upscaler: Upscaler, photo: np.ndarray, settings: dict) -> None:
+    seen: list[float] = []
+    upscaler(photo[:12, :10], progress=seen.append, **{"steps": 1, **settings})
+    assert seen == sorted(seen)
+    assert seen[-1] == pytest.approx(1.0, abs=1e-12)
+    assert seen[0] > 0
+
+
+BAD_SETTINGS = [
+    ({"steps": 0}, "steps is 0, expected 1 to 1000"),
+    ({"steps": 1001}, "steps is 1001"),
+    ({"tags": "nois"}, "unknown tag 'nois'"),
+    ({"tile": "big"}, "tile is 'big', expected auto, off or a number"),
+    ({"tile": 0}, "tile is 0, expected a multiple of 8"),
+    ({"tile": 7}, "tile is 7, expected a multiple of 8"),
+    ({"tile": -64}, "tile is -64"),
+    ({"tile_overlap": -8}, "tile overlap is -8"),
+    ({"tile": 64, "tile_overlap": 40}, "tile overlap is 40"),
+    ({"color_fix": "sepia"}, "color fix is 'sepia', expected none, wavelet, adain"),
+    ({"alpha": "keep"}, "alpha is 'keep', expected auto, resize, model, drop"),
+    ({"batch_size": 0}, "batch_size is 0, expected at least 1"),
+    ({"color_strength": 1.5}, "color_strength is 1.5, expected a number from 0 to 1"),
+    ({"color_strength": math.nan}, "color_strength is nan"),
+]
+
+
+@pytest.mark.parametrize(("settings", "message"), BAD_SETTINGS, ids=lambda value: str(value)[:30])
+def test_bad_settings_are_refused_before_the_weights_load(
+    upscaler: Upscaler, photo: np.ndarray, settings: dict, message: str
+) -> None:
+    with pytest.raises(ConfigError, match=message):
+        upscaler.validate(**settings)
+    with pytest.raises(ConfigError, match=message):
+        upscaler(photo, **settings)
+    assert upscaler.bank.loaded == ()
+
+
+@pytest.mark.parametrize("request_", [{"scale": 0}, {"scale": -1}, {"scale": math.nan}, {"scale": 2, "long_side": 500}])
+def test_bad_sizes_are_refused_before_the_weights_load(upscaler: Upscaler, photo: np.ndarray, request_: dict) -> None:
+    with pytest.raises(ConfigError):
+        upscaler(photo, **request_)
+    assert upscaler.bank.loaded == ()
+
+
+def test_good_settings_pass(upscaler: Upscaler) -> None:
+    upscaler.validate()
+    upscaler.validate(steps=20, tags="clean", tile=128, tile_overlap=0, color_fix="adain", alpha="model", batch_size=8)
+    upscaler.validate(tile="off", tags=("blur", "noise"), color_strength=0.0)
+
+
+# ---- weights
+
+
+def test_weights_load_at_the_first_step_and_once(upscaler: Upscaler, photo: np.ndarray) -> None:
+    assert upscaler.bank.loaded == ()
+    upscaler(photo, scale=1, steps=1)
+    network = upscaler.bank.at(1.0)
+    upscaler(photo, scale=1, steps=4)
+    assert upscaler.bank.at(0.1) is network
+
+
+def test_one_step_of_four_experts_needs_one_file(
+    tmp_path: Path, tiny_config: Callable, tiny_network: Callable, photo: np.ndarray
+) -> None:
+    files = tuple(f"expert-{index}.safetensors" for index in range(4))
+    config = tiny_config(experts=ExpertsConfig(boundaries_log_snr=(2.4965, -3.8918, -5.4679), files=files))
+    save_checkpoint(tmp_path / "four", config, [tiny_network(config.model, seed).state_dict() for seed in range(4)])
+    for name in files[:3]:
+        (tmp_path / "four" / name).unlink()
+    upscaler = Upscaler.from_pretrained(tmp_path / "four", device="cpu", dtype="fp32")
+    upscaler(photo, scale=1, steps=1)
+    assert upscaler.bank.loaded == (3,)
+    with pytest.raises(WeightsError, match="expert-2.safetensors' is missing"):
+        upscaler(photo, scale=1, steps=4)
+
+
+def test_weights_that_are_not_finite_are_an_image_error(tiny_checkpoint: Path, photo: np.ndarray) -> None:
+    tensors = load_file(tiny_checkpoint / EXPERT)
+    tensors["conv_out.bias"][0] = math.nan
+    upscaler = Upscaler.from_pretrained(_rewrite(tiny_checkpoint, tensors), device="cpu", dtype="fp32")
+    for blend in ("tiles", "steps"):
+        with pytest.raises(ImageError, match="not finite"):
+            upscaler.upscale_tensor(torch.rand(3, 9, 9), size=(18, 18), steps=2, blend=blend)
+
+
+def test_v_prediction_starts_from_noise_at_one_step_too(tiny_checkpoint: Path, photo: np.ndarray) -> None:
+    tensors = load_file(tiny_checkpoint / EXPERT)
+    upscaler = Upscaler.from_pretrained(
+        _rewrite(tiny_checkpoint, tensors, flow=FlowConfig(prediction="v")), device="cpu", dtype="fp32"
+    )
+    a, b = (upscaler(photo / np.float32(255), scale=1, steps=1, seed=seed) for seed in (0, 1))
+    assert np.abs(a - b).mean() > 1e-3
+
+
+def test_running_out_of_memory_halves_the_tile(
+    upscaler: Upscaler, photo: np.ndarray, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from linearsr import enlarge as module
+
+    sides: list[int] = []
+    run_tiled = module.run_tiled
+
+    def limited(fn: Callable, plan: object, **settings: object) -> torch.Tensor:
+        sides.append(plan.tile_height)
+        if plan.tile_height > 64:
+            raise torch.OutOfMemoryError("no room")
+        return run_tiled(fn, plan, **settings)
+
+    monkeypatch.setattr(module, "run_tiled", limited)
+    out = upscaler(photo, scale=4, steps=1, tile="off")
+    assert out.shape == (212, 188, 3)
+    assert sides == [216, 104, 64]
+    monkeypatch.setattr(module, "MIN_TILE", 96)
+    with pytest.raises(OutOfMemoryError, match="even with 96-pixel tiles"):
+        upscaler(photo, scale=4, steps=1, tile="off")
+
+
+@pytest.mark.parametrize(
+    ("settings", "error"),
+    [
+        ({"device": "tpu"}, ConfigError),
+        ({"device": "cuda:99"}, DeviceError),
+        ({"dtype": "fp16", "device": "cpu"}, DeviceError),
+        ({"dtype": "int8", "device": "cpu"}, ConfigError),
+        ({"model": "no-such-model"}, WeightsError),
+    ],
+    ids=str,
+)
+def test_from_pretrained_refuses(tiny_checkpoint: Path, settings: dict, error: type[Exception]) -> None:
+    with pytest.raises(error):
+        Upscaler.from_pretrained(**{"model": tiny_checkpoint, **settings})
+
+
+def test_from_pretrained_refuses_another_autoencoder(tiny_checkpoint: Path) -> None:
+    config = read_config(tiny_checkpoint)
+    tensors = load_file(tiny_checkpoint / EXPERT)
+    _rewrite(tiny_checkpoint, tensors, autoencoder=replace(config.autoencoder, kind="dcae"))
+    with pytest.raises(WeightsError, match="uses the 'dcae' autoencoder"):
+        Upscaler.from_pretrained(tiny_checkpoint)

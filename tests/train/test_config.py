@@ -1,0 +1,130 @@
+"""Recipes: every packaged one parses, overrides are typed, and what makes no sense is refused before any work."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from linearsr_train.config import TrainConfig, load_recipe, recipe_names
+
+from linearsr.config import from_dict, to_dict
+from linearsr.errors import ConfigError
+from linearsr.tags.vocabulary import COMPACT_VOCABULARY
+
+
+@pytest.mark.parametrize("name", recipe_names())
+def test_packaged_recipe_parses_and_survives_json(name: str) -> None:
+    config = load_recipe(name)
+    assert from_dict(TrainConfig, json.loads(json.dumps(to_dict(config)))) == config
+    assert config.model.num_tags == len(COMPACT_VOCABULARY)
+    assert config.model.in_channels == 3 * config.autoencoder.factor**2
+
+
+def test_compact_recipe_is_there() -> None:
+    assert "compact_cpu" in recipe_names()
+
+
+def test_recipe_from_a_file_equals_the_packaged_one(tmp_path: Path) -> None:
+    from importlib import resources
+
+    text = (resources.files("linearsr_train") / "recipes" / "compact_cpu.toml").read_text(encoding="utf-8")
+    path = tmp_path / "mine.toml"
+    path.write_text(text, encoding="utf-8")
+    assert load_recipe(path) == load_recipe("compact_cpu") == load_recipe(str(path))
+
+
+def test_overrides_are_typed_as_toml() -> None:
+    config = load_recipe(
+        "compact_cpu",
+        [
+            "loop.seed=3",
+            "optim.learning_rate = 1e-4",
+            "loop.mixed_precision=no",
+            'name="trial 1"',
+            "model.qk_norm=false",
+            "data.fixed_scales={ 4 = 0.5 }",
+            "autoencoder.residual_std.2=0.04",
+            "optim.betas=[0.9, 0.95]",
+            "data.degradation.sinc_prob=0.2",
+            "loop.max_steps=100_000",
+        ],
+    )
+    assert config.loop.seed == 3
+    assert config.optim.learning_rate == 1e-4
+    assert config.loop.mixed_precision == "no"
+    assert config.name == "trial 1"
+    assert config.model.qk_norm is False
+    assert config.data.fixed_scales == {"4": 0.5}
+    assert config.autoencoder.residual_std["2"] == 0.04
+    assert config.optim.betas == (0.9, 0.95)
+    assert config.data.degradation.sinc_prob == 0.2
+    assert config.loop.max_steps == 100_000
+
+
+@pytest.mark.parametrize(
+    ("override", "message"),
+    [
+        ("loop.sede=3", "unknown setting 'loop.sede'"),
+        ("loops.seed=3", "unknown setting 'loops'"),
+        ("loop.seed=three", "loop.seed is 'three', expected int"),
+        ("loop.seed=3.5", "loop.seed is 3.5, expected int"),
+        ("loop.seed=true", "loop.seed is True, expected int"),
+        ("loop.mixed_precision=fp8", "loop.mixed_precision is 'fp8', expected one of 'no', 'bf16'"),
+        ("model.qk_norm=no", "model.qk_norm is 'no', expected bool"),
+        ("seed", "override is 'seed', expected section.field=value"),
+        ("=3", "override is '=3'"),
+        ("name.deeper=3", "'name' is no section"),
+        ("data.crop=100", "data.crop is 100 and loop.validation_crop 256, expected multiples of 8"),
+        ("data.crop=0", "data.crop is 0, expected at least 1"),
+        ("data.fixed_scales.2=0.9", "data.fixed_scales sums to 1.64, expected at most 1"),
+        ("data.fixed_scales={ 8 = 0.1 }", "data.fixed_scales.8 is 0.1, expected scales from 1 to 4"),
+        ("data.fixed_scales={ half = 0.1 }", "data.fixed_scales.half is 0.1"),
+        ("data.fixed_scales={ 2 = -0.1 }", "data.fixed_scales.2 is -0.1"),
+        ("data.real_probability=1.5", "data.real_probability is 1.5, expected 0 to 1"),
+        ("data.tag_dropout=nan", "data.tag_dropout is nan, expected 0 to 1"),
+        ("loss.t_one_probability=2", "loss.t_one_probability is 2, expected 0 to 1"),
+        ("optim.betas=[0.9]", r"optim.betas is \(0.9,\), expected two numbers"),
+        ("optim.learning_rate=-1", "optim.learning_rate is -1, expected at least 0"),
+        ("loop.batch_size=0", "loop.batch_size is 0, expected at least 1"),
+        ("loop.log_steps=0", "loop.log_steps is 0, expected at least 1"),
+        ("data.degradation.sinc_prob=2", "sinc_prob is 2.0, expected one number from 0 to 1"),
+        ("data.degradation.blur_sigma=[0.1]", r"data.degradation.blur_sigma is \[0.1\], expected 2 values"),
+        ("data.degradation.blur_sigma=[0.1, 2.0, 3.0]", "expected 2 values"),
+    ],
+)
+def test_overrides_that_make_no_sense_are_refused(override: str, message: str) -> None:
+    with pytest.raises(ConfigError, match=message):
+        load_recipe("compact_cpu", [override])
+
+
+def test_a_misspelt_setting_gets_the_closest_name() -> None:
+    with pytest.raises(ConfigError) as caught:
+        load_recipe("compact_cpu", ["optim.learning_rat=1"])
+    assert caught.value.hint == "did you mean 'optim.learning_rate'?"
+
+
+def test_a_recipe_that_is_nowhere_lists_the_packaged_ones() -> None:
+    with pytest.raises(ConfigError, match="recipe 'compact' is neither a file nor one of compact_cpu"):
+        load_recipe("compact")
+
+
+@pytest.mark.parametrize("data", [b"name = ", b"a = 1\na = 2", b"\xff\xfe\x00"])
+def test_a_recipe_that_is_no_toml_is_refused(tmp_path: Path, data: bytes) -> None:
+    path = tmp_path / "broken.toml"
+    path.write_bytes(data)
+    with pytest.raises(ConfigError, match="broken.toml' is not valid TOML"):
+        load_recipe(path)
+
+
+def test_a_recipe_must_be_complete(tmp_path: Path) -> None:
+    path = tmp_path / "short.toml"
+    path.write_text('name = "short"\n')
+    with pytest.raises(ConfigError, match="setting 'model' is missing"):
+        load_recipe(path)
+
+
+def test_tiny_recipe_of_these_tests_differs_only_where_it_says(tiny_recipe: Callable) -> None:
+    assert tiny_recipe().flow == load_recipe("compact_cpu").flow
+    assert tiny_recipe(loop__seed=5).loop.seed == 5
