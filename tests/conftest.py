@@ -32,7 +32,7 @@ TINY_MODEL = {
     "head_depth": 1,
     "long_skip": True,
     "qk_norm": True,
-    "state_gate": False,
+    "state_gate": True,
     "scale_embedding": True,
     "num_tags": 7,
 }
@@ -43,6 +43,7 @@ PATCH_STEM = {
     "head_depth": 0,
     "long_skip": False,
     "qk_norm": False,
+    "state_gate": False,
     "scale_embedding": False,
 }
 

@@ -117,11 +117,18 @@ def test_checkpoint_config_refuses_tags_that_the_network_has_no_vectors_for(tiny
         ({"head_dim": 0}, "model.head_dim is 0, expected at least 1"),
         ({"depth": -1}, "model.depth is -1, expected at least 0"),
         ({"stem_depth": 0}, "expected stem_width and stem_depth of at least 1"),
+        ({"stem": "patch", "state_gate": True}, "model.state_gate is true with stem 'patch'"),
     ],
 )
 def test_model_config_refuses_shapes_that_cannot_be(tiny_model: Callable, change: dict, message: str) -> None:
     with pytest.raises(ConfigError, match=message):
         tiny_model(**change)
+
+
+def test_checkpoint_config_gates_a_passed_on_state_only(tiny_config: Callable, tiny_model: Callable) -> None:
+    with pytest.raises(ConfigError, match="expected flow.preconditioned to be true"):
+        tiny_config(flow=FlowConfig(prediction="x0"))
+    tiny_config(flow=FlowConfig(prediction="x0"), model=tiny_model(state_gate=False))
 
 
 def test_experts_config_counts_files_and_orders_boundaries() -> None:

@@ -87,6 +87,15 @@ def test_preconditioned_network_gives_x0_from_its_three_factors(t: float) -> Non
     assert torch.allclose(network.states[0], c_in * state, atol=1e-6)
 
 
+def test_state_gate_takes_off_part_of_the_passed_on_state() -> None:
+    flow = FlowConfig(prediction="x0", preconditioned=True)
+    network = Formula(lambda x, t, cond: torch.cat([torch.full_like(x, 2.0), torch.full_like(x, 0.25)], dim=1))
+    x, t = torch.rand(2, 3, 2, 2), 0.4
+    _, c_skip, c_out = (float(c) for c in precondition(torch.tensor(t)))
+    x0_hat = x - t * velocity_fn(_bank(network), flow, _cond())(x, t)
+    assert torch.allclose(x0_hat, c_skip * 0.75 * x + c_out * 2.0, atol=1e-6)
+
+
 def _tagged(x: Tensor, t: Tensor, cond: Conditioning) -> Tensor:
     """1 with tags, 0.4 without."""
     return torch.full_like(x, 1.0 if int(cond.tag_mask.sum(1).max()) > 1 else 0.4)

@@ -267,7 +267,7 @@ def test_tiles_are_close_to_the_whole_picture(upscaler: Upscaler, photo: np.ndar
     whole = upscaler(floats, scale=3, steps=steps, tile="off")
     tiled = upscaler(floats, scale=3, steps=steps, tile=64, tile_overlap=32)
     assert np.abs(whole - tiled).max() > 0
-    assert _psnr(whole, tiled) > 38
+    assert _psnr(whole, tiled) > 34
 
 
 def test_tile_auto_is_the_whole_for_small_pictures_and_tiles_beyond(upscaler: Upscaler, photo: np.ndarray) -> None:
@@ -289,7 +289,7 @@ def test_blending_at_every_step_is_the_same_for_one_tile_and_close_for_many(
     assert (one[0] - one[1]).abs().max() < 1e-5
     settings = {"size": (141, 159), "steps": 4, "tile": 64, "tile_overlap": 32}
     many = [upscaler.upscale_tensor(lr, blend=blend, **settings) for blend in ("tiles", "steps")]
-    assert _psnr(many[0].numpy(), many[1].numpy()) > 38
+    assert _psnr(many[0].numpy(), many[1].numpy()) > 34
 
 
 def test_bfloat16_is_close_to_float32(tiny_checkpoint: Path, photo: np.ndarray) -> None:
@@ -419,11 +419,12 @@ def test_weights_that_are_not_finite_are_an_image_error(tiny_checkpoint: Path, p
             upscaler.upscale_tensor(torch.rand(3, 9, 9), size=(18, 18), steps=2, blend=blend)
 
 
-def test_v_prediction_starts_from_noise_at_one_step_too(tiny_checkpoint: Path, photo: np.ndarray) -> None:
-    tensors = load_file(tiny_checkpoint / EXPERT)
-    upscaler = Upscaler.from_pretrained(
-        _rewrite(tiny_checkpoint, tensors, flow=FlowConfig(prediction="v")), device="cpu", dtype="fp32"
-    )
+def test_v_prediction_starts_from_noise_at_one_step_too(
+    tmp_path: Path, tiny_config: Callable, tiny_model: Callable, tiny_network: Callable, photo: np.ndarray
+) -> None:
+    config = tiny_config(flow=FlowConfig(prediction="v"), model=tiny_model(state_gate=False))
+    save_checkpoint(tmp_path / "v", config, [tiny_network(config.model).state_dict()])
+    upscaler = Upscaler.from_pretrained(tmp_path / "v", device="cpu", dtype="fp32")
     a, b = (upscaler(photo / np.float32(255), scale=1, steps=1, seed=seed) for seed in (0, 1))
     assert np.abs(a - b).mean() > 1e-3
 
@@ -445,7 +446,7 @@ def test_running_out_of_memory_halves_the_tile(
     monkeypatch.setattr(module, "run_tiled", limited)
     out = upscaler(photo, scale=4, steps=1, tile="off")
     assert out.shape == (212, 188, 3)
-    assert sides == [216, 104, 64]
+    assert sides == [216, 88, 56], "the whole canvas, tiles of at most 104, tiles of at most 64"
     monkeypatch.setattr(module, "MIN_TILE", 96)
     with pytest.raises(OutOfMemoryError, match="even with 96-pixel tiles"):
         upscaler(photo, scale=4, steps=1, tile="off")

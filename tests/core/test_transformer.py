@@ -235,7 +235,9 @@ def test_lineardit_with_a_conv_stem_starts_at_exactly_zero(tiny_model: Callable)
     config = tiny_model()
     network = LinearDiT(config).requires_grad_(False)
     out = network(*_inputs(config))
-    assert torch.equal(out, torch.zeros(2, 48, 4, 6))
+    assert torch.equal(out, torch.zeros(2, 96, 4, 6)), "prediction and state gate"
+    plain = LinearDiT(tiny_model(state_gate=False)).requires_grad_(False)
+    assert torch.equal(plain(*_inputs(config)), torch.zeros(2, 48, 4, 6))
 
 
 @pytest.mark.parametrize("stem", STEMS)

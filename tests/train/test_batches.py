@@ -9,14 +9,14 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from linearsr_train.config import DataConfig
-from linearsr_train.data.batches import Batch, CropDataset, batches, collate, make_sample
-from linearsr_train.data.degradation import degrade_bicubic
-from linearsr_train.data.sources import PhotoSet
 
 from linearsr.model.conditioning import pad_tag_ids
 from linearsr.resize import resize
 from linearsr.tags.vocabulary import tag_ids
+from linearsr_train.config import DataConfig
+from linearsr_train.data.batches import Batch, CropDataset, batches, collate, make_sample
+from linearsr_train.data.degradation import degrade_bicubic
+from linearsr_train.data.sources import PhotoSet
 
 
 @pytest.fixture(scope="module")

@@ -7,11 +7,11 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from linearsr_train.config import TrainConfig, load_recipe, recipe_names
 
 from linearsr.config import from_dict, to_dict
 from linearsr.errors import ConfigError
 from linearsr.tags.vocabulary import COMPACT_VOCABULARY
+from linearsr_train.config import TrainConfig, load_recipe, recipe_names
 
 
 @pytest.mark.parametrize("name", recipe_names())

@@ -9,11 +9,11 @@ import json
 import numpy as np
 import pytest
 import torch
-from linearsr_train.data import degradation as deg
 from skimage.data import astronaut
 
 from linearsr.errors import ConfigError, ShapeError
 from linearsr.resize import resize
+from linearsr_train.data import degradation as deg
 
 SIZES = [(1.0, (61, 47)), (1.3, (47, 36)), (2.0, (31, 23)), (3.0, (20, 16)), (4.0, (15, 12))]
 HARD = deg.DegradationConfig(

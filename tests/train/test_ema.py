@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import pytest
 import torch
-from linearsr_train.ema import Ema
 from torch import nn
+
+from linearsr_train.ema import Ema
 
 
 def _model(value: float) -> nn.Module:

@@ -9,6 +9,9 @@ from pathlib import Path
 
 import pytest
 import torch
+
+from linearsr.autoencoders.pixel import PixelAutoencoder
+from linearsr.errors import TrainingError
 from linearsr_train import loop as loop_module
 from linearsr_train.config import OptimConfig
 from linearsr_train.data.batches import Batch, CropDataset, batches, collate
@@ -16,9 +19,6 @@ from linearsr_train.data.sources import PhotoSet
 from linearsr_train.loop import build_state, learning_rate, train, train_step
 from linearsr_train.runlog import RunLog
 from linearsr_train.state import CHECKPOINT_NAME, TrainState
-
-from linearsr.autoencoders.pixel import PixelAutoencoder
-from linearsr.errors import TrainingError
 
 
 @pytest.fixture(scope="module")
@@ -92,7 +92,7 @@ def test_build_state_decays_matrices_only(tiny_recipe: Callable) -> None:
 
 
 def test_train_step_reports_errors_at_one_and_below(batch: Batch, tiny_recipe: Callable) -> None:
-    state = build_state(tiny_recipe(flow__preconditioned="false"))
+    state = build_state(tiny_recipe(flow__preconditioned="false", model__state_gate="false"))
     values = train_step(state, batch, _autoencoder(state))
     std = torch.tensor([_autoencoder(state).residual_std(float(scale)) for scale in batch.scale])
     x0 = _autoencoder(state).encode(batch.hr, batch.lr_up, std)
@@ -103,9 +103,7 @@ def test_train_step_reports_errors_at_one_and_below(batch: Batch, tiny_recipe: C
     assert values["skipped"] == 0.0
 
 
-def test_train_step_feeds_zeros_at_t_one(
-    batch: Batch, tiny_recipe: Callable, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_train_step_feeds_zeros_at_t_one(batch: Batch, tiny_recipe: Callable, monkeypatch: pytest.MonkeyPatch) -> None:
     fed: list[torch.Tensor] = []
     inner = loop_module.apply_network
 

@@ -7,10 +7,10 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from linearsr_train.data.sources import PhotoSet, find_photos, is_validation, read_photo
 from PIL import Image
 
 from linearsr.errors import TrainingError
+from linearsr_train.data.sources import PhotoSet, find_photos, is_validation, read_photo
 
 
 def _save(path: Path, height: int = 40, width: int = 50, value: int = 90) -> Path:
@@ -44,7 +44,12 @@ def test_find_photos_is_sorted_recursive_and_skips_hidden_and_other_files(tmp_pa
     (tmp_path / "notes.txt").write_text("no photograph")
     training, validation = find_photos(tmp_path, 0.3)
     found = sorted([*training, *validation])
-    assert [path.relative_to(tmp_path).as_posix() for path in found] == ["a/c.JPG", "a/deep/market.png", "b.png", "street.webp"]
+    assert [path.relative_to(tmp_path).as_posix() for path in found] == [
+        "a/c.JPG",
+        "a/deep/market.png",
+        "b.png",
+        "street.webp",
+    ]
     assert training == sorted(training)
     assert all(is_validation(path.name, 0.3) for path in validation)
     assert not any(is_validation(path.name, 0.3) for path in training)
@@ -107,7 +112,9 @@ def test_photo_set_leaves_out_what_it_cannot_use_and_says_why(tmp_path: Path) ->
 
 
 def test_photo_set_of_nothing_usable_gives_an_example(tmp_path: Path) -> None:
-    with pytest.raises(TrainingError, match="no usable photograph among 1 files, for example small.png: 50x40 is smaller"):
+    with pytest.raises(
+        TrainingError, match="no usable photograph among 1 files, for example small.png: 50x40 is smaller"
+    ):
         PhotoSet([_save(tmp_path / "small.png")], 64, 1.0)
 
 

@@ -8,15 +8,15 @@ from typing import Any
 
 import pytest
 import torch
+
+from linearsr.autoencoders.pixel import PixelAutoencoder
+from linearsr.errors import TrainingError
 from linearsr_train.config import TrainConfig
 from linearsr_train.data.batches import CropDataset, batches
 from linearsr_train.data.sources import PhotoSet
 from linearsr_train.loop import build_state, train
 from linearsr_train.runlog import RunLog
 from linearsr_train.state import CHECKPOINT_NAME, TrainState, changed_fields, load_state, save_state
-
-from linearsr.autoencoders.pixel import PixelAutoencoder
-from linearsr.errors import TrainingError
 
 
 @pytest.fixture(scope="module")

@@ -17,6 +17,8 @@ from linearsr.errors import TrainingError
 
 __all__ = ["PHOTO_SUFFIXES", "PhotoSet", "find_photos", "is_validation", "read_photo"]
 
+READ_AHEAD = 16
+"""Photographs decoded at a time while a set is read in."""
 PHOTO_SUFFIXES = frozenset({".png", ".jpg", ".jpeg", ".webp", ".bmp", ".tif", ".tiff", ".avif"})
 
 
@@ -87,19 +89,19 @@ class PhotoSet:
         self._areas: list[int] = []
         budget = cache_gib * 2**30
         with ThreadPoolExecutor(2) as pool:
-            for path, pixels in zip(paths, pool.map(_read_or_reason, paths), strict=True):
-                if isinstance(pixels, str):
-                    self.skipped.append((path.name, pixels))
-                    continue
-                if min(pixels.shape[:2]) < min_side:
-                    size = f"{pixels.shape[1]}x{pixels.shape[0]}"
-                    self.skipped.append((path.name, f"{size} is smaller than the {min_side}-pixel crop"))
-                    continue
-                budget -= pixels.nbytes
-                pixels.setflags(write=False)
-                self._paths.append(path)
-                self._areas.append(pixels.shape[0] * pixels.shape[1])
-                self._pixels.append(pixels if budget >= 0 else None)
+            # In small portions: the pool would else decode the whole folder ahead, whatever the budget.
+            for first in range(0, len(paths), READ_AHEAD):
+                portion = paths[first : first + READ_AHEAD]
+                for path, pixels in zip(portion, pool.map(_read_or_reason, portion), strict=True):
+                    reason = pixels if isinstance(pixels, str) else _too_small(pixels, min_side)
+                    if reason is not None or isinstance(pixels, str):
+                        self.skipped.append((path.name, str(reason)))
+                        continue
+                    budget -= pixels.nbytes
+                    pixels.setflags(write=False)
+                    self._paths.append(path)
+                    self._areas.append(pixels.shape[0] * pixels.shape[1])
+                    self._pixels.append(pixels if budget >= 0 else None)
         if not self._paths:
             reason = f", for example {self.skipped[0][0]}: {self.skipped[0][1]}" if self.skipped else ""
             raise TrainingError(f"no usable photograph among {len(paths)} files{reason}")
@@ -119,6 +121,12 @@ class PhotoSet:
         """(H, W, 3) uint8 RGB; read-only where it comes from memory."""
         cached = self._pixels[index]
         return read_photo(self._paths[index]) if cached is None else cached
+
+
+def _too_small(pixels: NDArray[np.uint8], min_side: int) -> str | None:
+    if min(pixels.shape[:2]) >= min_side:
+        return None
+    return f"{pixels.shape[1]}x{pixels.shape[0]} is smaller than the {min_side}-pixel crop"
 
 
 def _read_or_reason(path: Path) -> NDArray[np.uint8] | str:

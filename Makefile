@@ -1,0 +1,57 @@
+# `make demo` and `make test` set up everything themselves; Python 3.11 or later, pip and make are all they need.
+# Another Python: make demo PYTHON=python3.12. Arguments for pytest: make test ARGS="-m 'not slow'".
+
+PYTHON ?= python3
+VENV ?= .venv
+ARGS ?=
+BIN := $(VENV)/bin
+
+# Waiting OpenMP threads spin by default, which takes the cores from whatever runs beside.
+export OMP_WAIT_POLICY := PASSIVE
+
+.PHONY: help demo test lint types docs bench clean
+.NOTPARALLEL:
+
+help:
+	@echo "make demo     upscale four sample photographs into demo/side_by_side.png"
+	@echo "make test     run the tests"
+	@echo "make lint     ruff (rules and format), and whether docs/reference/cli.md is up to date"
+	@echo "make types    mypy"
+	@echo "make docs     write docs/reference/cli.md from the command line"
+	@echo "make bench    measure speed, and quality where LINEARSR_DATA names a data folder"
+	@echo "make clean    remove what these commands made, but for $(VENV)"
+
+demo: $(VENV)/.installed-demo
+	$(BIN)/python examples/demo.py
+
+test: $(VENV)/.installed-dev
+	$(BIN)/python -m pytest $(ARGS)
+
+lint: $(VENV)/.installed-dev
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/python docs/make_reference.py --check
+
+types: $(VENV)/.installed-dev
+	$(BIN)/mypy
+
+docs: $(VENV)/.installed-dev
+	$(BIN)/python docs/make_reference.py
+
+bench: $(VENV)/.installed-dev
+	$(BIN)/python benchmarks/run_speed.py $(ARGS)
+ifdef LINEARSR_DATA
+	$(BIN)/python benchmarks/run_quality.py --data $(LINEARSR_DATA)/bench/Set5 --scales 2,3,4 --steps 1,4 --tags clean
+endif
+
+# The stamp is newer than what decides the installation, so a second run installs nothing.
+$(VENV)/.installed-%: pyproject.toml constraints.txt
+	@$(PYTHON) -c 'import sys; v = sys.version.split()[0]; sys.exit(sys.version_info < (3, 11) and \
+		f"error: $(PYTHON) is Python {v}, expected 3.11 or later\nhint: make PYTHON=python3.12")'
+	@$(BIN)/python -m pip --version > /dev/null 2>&1 || $(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --disable-pip-version-check -c constraints.txt -e '.[$*]'
+	@touch $@
+
+clean:
+	rm -rf demo dist build .mypy_cache .pytest_cache .ruff_cache .hypothesis
+	find benchmarks docs examples linearsr linearsr_cli tests train -name __pycache__ -type d -prune -exec rm -rf {} +
