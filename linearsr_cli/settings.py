@@ -125,7 +125,7 @@ def parse_tile(text: str) -> Tile:
     if side < 1:
         raise ConfigError(
             f"tile is {text!r}, expected auto, off or a side in output pixels such as 512",
-            hint="use `--tile off` for the whole picture at once, `--tile auto` to let memory decide",
+            hint="use `--tile off` for the whole picture at once, `--tile auto` for the size that suits the model",
         )
     return side
 
