@@ -20,7 +20,7 @@ from linearsr.autoencoders.pixel import PixelAutoencoder
 from linearsr.checkpoint import CONFIG_NAME, load_network, read_config
 from linearsr.color import apply_color_fix
 from linearsr.config import CheckpointConfig
-from linearsr.device import autocast_dtype, resolve_device
+from linearsr.device import autocast_dtype, free_memory, resolve_device, tile_memory
 from linearsr.enlarge import Blend, Engine, Enlargement, enlarge
 from linearsr.errors import ConfigError, ShapeError, WeightsError
 from linearsr.hub import BUNDLED, ModelSource, find_model
@@ -30,8 +30,9 @@ from linearsr.noise import NoiseField, content_key
 from linearsr.resize import resize
 from linearsr.schedules import compact_grid
 from linearsr.sizing import OutputSize, pass_sizes, resolve_size
+from linearsr.tags.tagger import FixedTagger, Tagger
 from linearsr.tags.vocabulary import parse_tags
-from linearsr.tiling import check_tile
+from linearsr.tiling import MIN_TILE, check_tile
 
 if TYPE_CHECKING:
     from PIL import Image
@@ -53,10 +54,16 @@ class Upscaler:
         source: where its weight files come from.
         device: to compute on.
         dtype: precision of the dense layers for autocast; None is float32.
+        tagger: names the tags of pictures for which the caller gives none; by default none are named.
     """
 
     def __init__(
-        self, config: CheckpointConfig, source: ModelSource, device: torch.device, dtype: torch.dtype | None
+        self,
+        config: CheckpointConfig,
+        source: ModelSource,
+        device: torch.device,
+        dtype: torch.dtype | None,
+        tagger: Tagger | None = None,
     ) -> None:
         if config.autoencoder.kind != "pixel":
             raise WeightsError(
@@ -66,18 +73,22 @@ class Upscaler:
         self.config = config
         self.source = source
         self.device = device
+        self.tagger: Tagger = FixedTagger() if tagger is None else tagger
         self.bank = ExpertBank(config.experts.boundaries_log_snr, self._load_expert)
         self.engine = Engine(config, PixelAutoencoder(config.autoencoder), self.bank, device, dtype)
         self.grid = self.engine.grid
 
     @classmethod
-    def from_pretrained(cls, model: str | Path = BUNDLED, *, device: str = "auto", dtype: str = "auto") -> Upscaler:
+    def from_pretrained(
+        cls, model: str | Path = BUNDLED, *, device: str = "auto", dtype: str = "auto", tagger: Tagger | None = None
+    ) -> Upscaler:
         """Open a model; its weights load when the first step needs them.
 
         Args:
             model: `compact` (bundled), a checkpoint folder, or a Hub id `owner/name[@revision]`.
             device: `auto`, `cpu`, `cuda`, `cuda:N` or `mps`.
             dtype: `auto`, `fp32`, `bf16` or `fp16`.
+            tagger: as the class takes it.
 
         Raises:
             WeightsError: no such model, or its config does not fit.
@@ -86,7 +97,7 @@ class Upscaler:
         target = resolve_device(device)
         precision = autocast_dtype(dtype, target)
         source = find_model(model)
-        return cls(read_config(source.fetch(CONFIG_NAME).parent), source, target, precision)
+        return cls(read_config(source.fetch(CONFIG_NAME).parent), source, target, precision, tagger)
 
     def _load_expert(self, index: int) -> Any:  # noqa: ANN401
         path = self.source.fetch(self.config.experts.files[index])
@@ -198,7 +209,7 @@ class Upscaler:
             scale, size, long_side: one request for the output size, as `sizing.resolve_size`; x4 when none is given.
             steps: network evaluations; 1 is the most faithful, more add detail. The model's own default when None.
             seed: of the noise. One step uses none.
-            tags: degradations the picture has, such as `"jpeg, noise:weak"`, or `"clean"`; None says nothing.
+            tags: degradations the picture has, such as `"jpeg, noise:weak"`, or `"clean"`; None asks the tagger.
             tile: `auto`, `off` (whole picture at once) or a side in output pixels.
             tile_overlap: pixels that neighbouring tiles share; the model's own default when None.
             batch_size: tiles a call of the network.
@@ -267,7 +278,7 @@ class Upscaler:
         target = OutputSize(width=size[0], height=size[1], scale=1.0)
         sizes = pass_sizes(width, height, target)
         key = content_key(lr)
-        names = parse_tags(tags, self.config.tags.vocabulary) if tags is not None else ()
+        names = parse_tags(self.tagger.tag(lr) if tags is None else tags, self.config.tags.vocabulary)
         fix = self.config.sampling.color_fix if color_fix is None else color_fix
         current, ts = lr, self._time_grid(steps)
         for index, out in enumerate(sizes):
@@ -292,11 +303,20 @@ class Upscaler:
             current = apply_color_fix(fix, current, reference, color_strength).clamp_(0, 1)
         return current
 
+    def _fitting_side(self) -> int:
+        """The model's own tile, halved until it fits into half of the free memory."""
+        side, free = self.config.sampling.tile, free_memory(self.device)
+        while free is not None and side // 2 >= MIN_TILE:
+            if tile_memory(self.config, side, side, self.engine.dtype) <= free // 2:
+                break
+            side = side // 2 // self.grid * self.grid
+        return side
+
     def _tile_side(self, tile: str | int, padded: tuple[int, int]) -> int | None:
         if tile == "off":
             return None
         if tile == "auto":
-            side = self.config.sampling.tile
+            side = self._fitting_side()
             return None if max(padded) <= WHOLE_FACTOR * side else side
         return int(tile)
 

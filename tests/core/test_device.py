@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import os
+
 import pytest
 import torch
 
 from linearsr import device as device_module
-from linearsr.device import autocast_dtype, describe_devices, resolve_device
+from linearsr.device import autocast_dtype, describe_devices, free_memory, resolve_device, tile_memory
 from linearsr.errors import ConfigError, DeviceError
 
 CPU = torch.device("cpu")
@@ -52,3 +54,21 @@ def test_autocast_dtype_refuses_fp16_on_the_cpu_and_unknown_names() -> None:
 
 def test_describe_devices_begins_with_the_cpu() -> None:
     assert describe_devices()[0] == f"cpu ({torch.get_num_threads()} threads)"
+
+
+def test_tile_memory_is_above_what_was_measured_and_below_twice_that() -> None:
+    from linearsr.checkpoint import read_config
+    from linearsr.hub import find_model
+
+    config = read_config(find_model("compact").fetch("config.json").parent)
+    measured_mb = {512: {torch.bfloat16: 59, None: 58}, 1024: {torch.bfloat16: 226, None: 239}, 2048: {None: 720}}
+    for side, by_dtype in measured_mb.items():
+        for dtype, megabytes in by_dtype.items():
+            assert 1.0 < tile_memory(config, side, side, dtype) / (megabytes * 1e6) < 2.0
+
+
+def test_free_memory_of_the_cpu_is_below_what_the_machine_has() -> None:
+    free = free_memory(torch.device("cpu"))
+    if free is None:
+        pytest.skip("this system does not tell its free memory")
+    assert 2**20 < free < os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")

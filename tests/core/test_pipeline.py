@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import math
 from collections.abc import Callable
 from dataclasses import replace
@@ -474,3 +475,19 @@ def test_from_pretrained_refuses_another_autoencoder(tiny_checkpoint: Path) -> N
     _rewrite(tiny_checkpoint, tensors, autoencoder=replace(config.autoencoder, kind="dcae"))
     with pytest.raises(WeightsError, match="uses the 'dcae' autoencoder"):
         Upscaler.from_pretrained(tiny_checkpoint)
+
+
+def test_upscaler_takes_a_smaller_tile_when_memory_is_scarce(
+    tiny_checkpoint: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from linearsr import pipeline
+
+    config = json.loads((tiny_checkpoint / "config.json").read_text())
+    config["sampling"]["tile"] = 256
+    (tiny_checkpoint / "config.json").write_text(json.dumps(config))
+    up = Upscaler.from_pretrained(tiny_checkpoint, device="cpu", dtype="fp32")
+    assert up._tile_side("auto", (1024, 1024)) == 256
+    monkeypatch.setattr(pipeline, "free_memory", lambda device: 0)
+    assert up._tile_side("auto", (1024, 1024)) == 64
+    monkeypatch.setattr(pipeline, "free_memory", lambda device: None)
+    assert up._tile_side("auto", (1024, 1024)) == 256

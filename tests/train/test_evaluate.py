@@ -11,7 +11,6 @@ import torch
 from torch import Tensor, nn
 
 from linearsr.autoencoders.pixel import PixelAutoencoder
-from linearsr.config import FlowConfig
 from linearsr.metrics import gmsd, psnr, quantise
 from linearsr.model.conditioning import Conditioning
 from linearsr.model.transformer import LinearDiT
@@ -84,10 +83,7 @@ def test_validate_of_a_new_network_is_bicubic_at_one_step(config: TrainConfig, d
         assert scores[f"{task}/perceptual_1"] == pytest.approx(sum(perceptual) / 2, abs=1e-3)
 
 
-@pytest.mark.parametrize("preconditioned", [False, True])
-def test_validate_of_an_oracle_is_perfect_at_every_number_of_steps(
-    tiny_recipe: Callable, data: ValidationSet, preconditioned: bool
-) -> None:
+def test_validate_of_an_oracle_is_perfect_at_every_number_of_steps(tiny_recipe: Callable, data: ValidationSet) -> None:
     config = tiny_recipe(model__state_gate="false", flow__preconditioned="false")
     autoencoder = PixelAutoencoder(config.autoencoder)
     scores = validate(Oracle(data, autoencoder), autoencoder, data, config, steps=(1, 2, 4))
@@ -99,10 +95,10 @@ def test_validate_of_an_oracle_is_perfect_at_every_number_of_steps(
 def test_validate_measures_an_error_of_known_size(tiny_recipe: Callable, data: ValidationSet) -> None:
     config = tiny_recipe(model__state_gate="false", flow__preconditioned="false")
     autoencoder = PixelAutoencoder(config.autoencoder)
-    scores = validate(Oracle(data, autoencoder, error=0.4), autoencoder, data, config)
-    step = 0.4 * autoencoder.residual_std(4.0)  # a gray offset: 219/255 of it in luma
-    assert scores["x4/psnr_1"] == pytest.approx(-20 * math.log10(step * 219 / 255), abs=0.4)
-    assert scores["x4/psnr_4"] == pytest.approx(scores["x4/psnr_1"], abs=0.4)
+    offset = 4 / 255  # of gray: 219/255 of it in luma
+    scores = validate(Oracle(data, autoencoder, offset / autoencoder.residual_std(4.0)), autoencoder, data, config)
+    assert scores["x4/psnr_1"] == pytest.approx(-20 * math.log10(offset * 219 / 255), abs=0.3)  # some pixels are white
+    assert scores["x4/psnr_4"] == pytest.approx(scores["x4/psnr_1"], abs=0.1)
 
 
 def test_validate_draws_the_same_noise_every_time(
@@ -120,4 +116,3 @@ def test_validate_takes_a_perceptual_metric(config: TrainConfig, data: Validatio
     scores = validate(network, autoencoder, data, config, steps=(1,), perceptual=lambda sr, hr: 0.125)
     assert scores["x2/perceptual_1"] == 0.125
     assert not any(key.endswith("_4") for key in scores)
-    assert config.flow != FlowConfig(prediction="v")

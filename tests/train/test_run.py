@@ -195,12 +195,14 @@ def _interrupted(config: TrainConfig, photos: Path, folder: Path, number: int, *
 
 
 @pytest.mark.parametrize(
-    ("number", "workers", "group"), [(signal.SIGTERM, 0, False), (signal.SIGINT, 1, True)], ids=["kill", "ctrl-c"]
+    ("number", "workers", "group"),
+    [(signal.SIGTERM, 0, False), (signal.SIGINT, 1, True), (signal.SIGTERM, 1, True)],
+    ids=["kill", "ctrl-c", "timeout"],
 )
 def test_a_signal_saves_and_stops(
     tmp_path: Path, photos: Path, tiny_recipe: Callable, number: int, workers: int, group: bool
 ) -> None:
-    """Ctrl-C reaches the loader processes too; the run must still end in order."""
+    """Ctrl-C and `timeout` signal the group of the loader processes too; the run must still end in order."""
     config = tiny_recipe(loop__max_steps=100_000, loop__validation_steps=50_000, data__num_workers=workers)
     began = time.monotonic()
     finished, step, stop_signal = _interrupted(config, photos, tmp_path / "run", number, group=group)

@@ -7,6 +7,7 @@ data position of a run is its step and nothing else.
 from __future__ import annotations
 
 import math
+import os
 import signal
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -141,8 +142,13 @@ class _StepSampler:
 
 
 def _init_worker(_: int) -> None:
-    """One thread a worker, as the network needs the other cores; Ctrl-C is for the training process to answer."""
+    """One thread a worker, as the network needs the other cores; a signal to stop is for the training process alone.
+
+    Ctrl-C and `timeout` signal the whole process group; a loader that died of it would break the run off unsaved.
+    """
     signal.signal(signal.SIGINT, signal.SIG_IGN)
+    if hasattr(os, "setpgid"):  # not on Windows
+        os.setpgid(0, 0)
     cv2.setNumThreads(0)
     torch.set_num_threads(1)
 
