@@ -136,7 +136,7 @@ def enlarge(
         plan = plan_tiles(*job.padded, tile, overlap if tile is None else min(overlap, tile // 2), job.engine.grid)
         try:
             return run(job, plan, batch_size, progress)[:, : job.out.height, : job.out.width]
-        except torch.OutOfMemoryError as error:
+        except torch.cuda.OutOfMemoryError as error:  # torch 2.4 has no torch.OutOfMemoryError, the same class
             grid, side = job.engine.grid, max(job.padded) if tile is None else tile
             smallest = math.ceil(MIN_TILE / grid) * grid
             if side <= smallest:
