@@ -200,8 +200,8 @@ class FlowConfig:
     prediction: typing.Literal["x0", "v"]
     preconditioned: bool = False
     """The network gives F in x0_hat = c_skip x_t + c_out F (`flow.precondition`); needs prediction `x0`."""
-    shift: float = 1.0
-    """Timestep shift of the sampling grid where no published grid applies."""
+    shift: float = 2.0
+    """Timestep shift of the sampling grid for a number of steps without a published one."""
 
     def __post_init__(self) -> None:
         if self.preconditioned and self.prediction != "x0":

@@ -139,7 +139,7 @@ class Upscaler:
 
     def _time_grid(self, steps: int | None) -> Tensor:
         published = {int(count): grid for count, grid in self.config.sampling.t_grids.items()}
-        return compact_grid(self.config.sampling.steps if steps is None else steps, published)
+        return compact_grid(self.config.sampling.steps if steps is None else steps, published, self.config.flow.shift)
 
     def _overlap(self, tile: str | int, overlap: int | None) -> int:
         if overlap is not None:
@@ -151,7 +151,7 @@ class Upscaler:
         """Upscale a picture of any of the usual kinds and return the same kind.
 
         Args:
-            image: a `Picture`; a PIL image (any mode; RGB or RGBA comes back); an array (H, W, 3) or (H, W, 4), uint8
+            image: a `Picture`; a PIL image (8 bits; RGB or RGBA comes back); an array (H, W, 3) or (H, W, 4), uint8
                 or float in [0, 1]; or a tensor (3, H, W) float in [0, 1].
             settings: as `upscale_picture`.
 

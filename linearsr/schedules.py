@@ -38,18 +38,21 @@ def shifted_grid(steps: int, shift: float) -> Tensor:
     return shift_t(torch.linspace(1.0, 0.0, steps + 1, dtype=torch.float64), shift)
 
 
-def compact_grid(steps: int, published: dict[int, tuple[float, ...]] | None = None) -> Tensor:
-    """Grid of the compact family: a published one where there is one, else `shifted_grid` with `COMPACT_SHIFT`.
+def compact_grid(
+    steps: int, published: dict[int, tuple[float, ...]] | None = None, shift: float = COMPACT_SHIFT
+) -> Tensor:
+    """Grid of the compact family: a published one where there is one, else `shifted_grid`.
 
     Args:
         steps: number of network evaluations.
         published: grids of a checkpoint's own config; `COMPACT_T_GRIDS` when left out.
+        shift: of the other grids, as the checkpoint's `flow.shift`.
     """
     _check_steps(steps)
     grids = COMPACT_T_GRIDS if published is None else published
     if steps in grids:
         return torch.tensor(grids[steps], dtype=torch.float64)
-    return shifted_grid(steps, COMPACT_SHIFT)
+    return shifted_grid(steps, shift)
 
 
 def dpm_flow_grid(steps: int, shift: float = 3.0, train_steps: int = 1000) -> Tensor:

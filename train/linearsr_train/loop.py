@@ -146,7 +146,13 @@ def train(
             save_state(state, folder)
             return False
         clock = time.perf_counter()
-        batch = next(data)
+        try:
+            batch = next(data)
+        except RuntimeError:
+            if not should_stop():
+                raise
+            save_state(state, folder)  # the signal that asks to stop took the loader first
+            return False
         fetched = time.perf_counter()
         values = train_step(state, batch, autoencoder)
         waited += fetched - clock

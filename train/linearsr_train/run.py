@@ -144,19 +144,22 @@ def run_training(
         config.loop.max_steps,
         config.data.num_workers,
     )
-    with stop.listening():
-        finished = train(
-            state,
-            source,
-            autoencoder,
-            folder,
-            log,
-            on_validation=on_validation,
-            on_progress=None if progress is None else lambda s, v: progress(s.step, config.loop.max_steps, v),
-            should_stop=stop,
-        )
-    log.write("end", step=state.step, finished=finished)
-    log.close()
+    finished = False
+    try:
+        with stop.listening():
+            finished = train(
+                state,
+                source,
+                autoencoder,
+                folder,
+                log,
+                on_validation=on_validation,
+                on_progress=None if progress is None else lambda s, v: progress(s.step, config.loop.max_steps, v),
+                should_stop=stop,
+            )
+    finally:
+        log.write("end", step=state.step, finished=finished)
+        log.close()
     export = folder / "export"
     return RunResult(finished, state.step, export if export.is_dir() else None, scores, stop.signal)
 

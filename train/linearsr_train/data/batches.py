@@ -147,6 +147,8 @@ def _init_worker(_: int) -> None:
     Ctrl-C and `timeout` signal the whole process group; a loader that died of it would break the run off unsaved.
     """
     signal.signal(signal.SIGINT, signal.SIG_IGN)
+    # Some schedulers signal every process they know of. A quiet exit leaves it to the loop to save and stop.
+    signal.signal(signal.SIGTERM, lambda *_: os._exit(0))
     if hasattr(os, "setpgid"):  # not on Windows
         os.setpgid(0, 0)
     cv2.setNumThreads(0)
