@@ -14,6 +14,7 @@ from skimage.data import astronaut
 from linearsr.errors import ConfigError, ShapeError
 from linearsr.resize import resize
 from linearsr_train.data import degradation as deg
+from linearsr_train.data import kernels
 
 SIZES = [(1.0, (61, 47)), (1.3, (47, 36)), (2.0, (31, 23)), (3.0, (20, 16)), (4.0, (15, 12))]
 HARD = deg.DegradationConfig(
@@ -192,7 +193,7 @@ def test_draw_plan_blurs_less_at_smaller_scales(photo: np.ndarray) -> None:
         values = []
         for seed in range(60):
             kernel = deg.draw_plan((128, 128), (size, size), ONLY["blur"], np.random.default_rng(seed)).kernel1
-            x, y = deg._grid(kernel.shape[0])
+            x, y = kernels.grid(kernel.shape[0])
             values.append(float((kernel * (x * x + y * y)).sum()))
         spreads[size] = float(np.median(values))
     assert spreads[128] == pytest.approx(spreads[32] / 4, rel=0.35)
@@ -255,10 +256,10 @@ def test_tags_are_clean_when_the_stage_is_invisible(photo: np.ndarray) -> None:
 # ---- kernels, noise, JPEG
 
 
-@pytest.mark.parametrize("kind", [*deg.KERNEL_KINDS, "sinc"])
+@pytest.mark.parametrize("kind", [*kernels.KERNEL_KINDS, "sinc"])
 @pytest.mark.parametrize("side", [7, 13, 21])
 def test_kernels_sum_to_one_and_are_point_symmetric(kind: str, side: int) -> None:
-    kernel = deg._sinc_kernel(side, 1.3) if kind == "sinc" else deg._bell_kernel(side, kind, (2.0, 0.8), 0.7, 1.5)
+    kernel = kernels.sinc_kernel(side, 1.3) if kind == "sinc" else kernels.bell_kernel(side, kind, (2.0, 0.8), 0.7, 1.5)
     assert kernel.sum() == pytest.approx(1, abs=1e-5)
     assert kernel.shape[0] == kernel.shape[1] <= side
     assert kernel.shape[0] % 2 == 1
@@ -266,8 +267,8 @@ def test_kernels_sum_to_one_and_are_point_symmetric(kind: str, side: int) -> Non
 
 
 def test_bell_kernel_has_the_asked_standard_deviations() -> None:
-    kernel = deg._bell_kernel(21, "aniso", (2.0, 1.0), 0.0, 1.0)
-    x, y = deg._grid(kernel.shape[0])
+    kernel = kernels.bell_kernel(21, "aniso", (2.0, 1.0), 0.0, 1.0)
+    x, y = kernels.grid(kernel.shape[0])
     assert float((kernel * x * x).sum()) == pytest.approx(4.0, rel=0.03)
     assert float((kernel * y * y).sum()) == pytest.approx(1.0, rel=0.03)
 
@@ -275,11 +276,11 @@ def test_bell_kernel_has_the_asked_standard_deviations() -> None:
 def test_bessel_j1_equals_its_table() -> None:
     x = np.array([0.5, 1.0, 5.0, 20.0])
     table = [0.2422684577, 0.4400505857, -0.3275791376, 0.0668331242]
-    np.testing.assert_allclose(deg._bessel_j1(x), table, atol=1e-9)
+    np.testing.assert_allclose(kernels.bessel_j1(x), table, atol=1e-9)
 
 
 def test_sinc_kernel_passes_low_and_stops_high_frequencies() -> None:
-    kernel = deg._sinc_kernel(21, np.pi / 3)
+    kernel = kernels.sinc_kernel(21, np.pi / 3)
     line = np.arange(kernel.shape[0]) - kernel.shape[0] // 2
     gain = [abs((kernel.sum(axis=0) * np.cos(f * line)).sum()) for f in (0.3, 2.0, 2.8)]
     assert gain[0] == pytest.approx(1, abs=0.15)

@@ -255,6 +255,28 @@ def test_train_stops_when_asked_and_saves_first(tmp_path: Path, batch: Batch, ti
     assert torch.load(tmp_path / CHECKPOINT_NAME, weights_only=True)["step"] == 3
 
 
+@pytest.mark.parametrize("stopping", [True, False])
+def test_train_saves_when_a_stop_takes_the_loader_first_and_raises_otherwise(
+    tmp_path: Path, batch: Batch, tiny_recipe: Callable, stopping: bool
+) -> None:
+    asked = False
+
+    def broken() -> Iterator[Batch]:
+        nonlocal asked
+        yield batch
+        asked = stopping
+        raise RuntimeError("DataLoader worker exited")
+
+    state = build_state(tiny_recipe())
+    if stopping:
+        finished, _ = _train(state, broken(), tmp_path, should_stop=lambda: asked)
+        assert not finished and state.step == 1
+        assert (tmp_path / CHECKPOINT_NAME).is_file()
+    else:
+        with pytest.raises(RuntimeError, match="worker exited"):
+            _train(state, broken(), tmp_path, should_stop=lambda: asked)
+
+
 def test_train_of_a_finished_run_does_nothing(tmp_path: Path, batch: Batch, tiny_recipe: Callable) -> None:
     state = build_state(tiny_recipe())
     state.step = 20

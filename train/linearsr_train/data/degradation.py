@@ -24,14 +24,11 @@ Source: Wang et al. 2021 (arXiv:2107.10833), sections 3.1-3.3; parameters of See
 
 from __future__ import annotations
 
-import dataclasses
-import difflib
 import hashlib
 import math
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from functools import lru_cache
-from typing import Any
 
 import cv2
 import numpy as np
@@ -39,6 +36,9 @@ from numpy.typing import NDArray
 
 from linearsr.errors import ConfigError, ShapeError
 from linearsr.resize import axis_weights
+from linearsr.tags.vocabulary import COMPACT_VOCABULARY, DEGRADATIONS
+from linearsr_train.data.degradation_config import REAL_V1, DegradationConfig, Range
+from linearsr_train.data.kernels import draw_kernel, draw_side, sinc_kernel
 
 __all__ = [
     "REAL_SEED",
@@ -58,12 +58,10 @@ __all__ = [
 ]
 
 Image = NDArray[np.float32]
-Range = tuple[float, float]
 Size = tuple[int, int]
 
-STAGES = ("blur", "noise", "jpeg")
-TAGS = ("clean", "blur:weak", "blur", "noise:weak", "noise", "jpeg:weak", "jpeg")
-KERNEL_KINDS = ("iso", "aniso", "generalized_iso", "generalized_aniso", "plateau_iso", "plateau_aniso")
+STAGES = DEGRADATIONS
+TAGS = COMPACT_VOCABULARY
 RESIZE_MODES = ("area", "bilinear", "bicubic")
 
 TAG_THRESHOLDS: dict[str, tuple[float, float]] = {"blur": (2.0, 7.0), "noise": (1.5, 4.5), "jpeg": (1.2, 2.7)}
@@ -76,133 +74,9 @@ Over the four scales the weak and bare tags then fall on these shares of all sam
 """
 
 _LUMA = np.array([0.299, 0.587, 0.114], dtype=np.float32)
-_TRIM = 1e-3  # a border of a kernel that holds less than this share of its weight is cut off: filters get cheaper
 _MIN_VALS = 128
 
 
-@dataclass(frozen=True, kw_only=True, slots=True)
-class DegradationConfig:
-    """Parameters of the second-order chain; the defaults are the recipe "real".
-
-    They are SeeSR's numbers, but for the three stage probabilities, which are ours.
-    """
-
-    blur_stage_prob: float = 0.75
-    """Probability that a sample is blurred at all (first, second and final filter), in [0, 1]. Published: 1."""
-    noise_stage_prob: float = 0.75
-    """Probability that a sample gets noise at all (both noises), in [0, 1]. Published: 1."""
-    jpeg_stage_prob: float = 0.75
-    """Probability that a sample is JPEG-compressed at all (both times), in [0, 1]. Published: 1."""
-    kernel_size: tuple[int, int] = (7, 21)
-    """Smallest and largest odd side of the random kernels, in pixels."""
-    kernel_probs: tuple[float, float, float, float, float, float] = (0.45, 0.25, 0.12, 0.03, 0.12, 0.03)
-    """Probabilities of the shapes in `KERNEL_KINDS`, summing to 1; both blurs."""
-    sinc_prob: float = 0.1
-    """Probability that the first kernel is a sinc filter (ringing) instead, in [0, 1]."""
-    sinc_prob2: float = 0.1
-    """As `sinc_prob`, second blur."""
-    blur_sigma: Range = (0.2, 3.0)
-    """Standard deviation of the first blur in high-resolution pixels at x4, above 0."""
-    blur_sigma2: Range = (0.2, 1.5)
-    """Standard deviation of the second blur in pixels of the resized picture at x4, above 0."""
-    betag: Range = (0.5, 4.0)
-    """Exponent of the generalized Gaussian kernels, above 0; 1 is Gaussian. Half of the draws lie below 1."""
-    betap: Range = (1.0, 2.0)
-    """Exponent of the plateau kernels, above 0. Half of the draws are the lower end when that is 1."""
-    second_blur_prob: float = 0.5
-    """Probability of the second blur within the blur stage, in [0, 1]."""
-    final_sinc_prob: float = 0.8
-    """Probability of the final sinc filter (cut-off from pi / 3 to pi) within the blur stage, in [0, 1]."""
-    resize_prob: tuple[float, float, float] = (0.2, 0.7, 0.1)
-    """Probabilities of enlarging, shrinking and keeping in the first resize, summing to 1."""
-    resize_range: Range = (0.3, 1.5)
-    """Factors of the first resize against the high-resolution size at x4; lower end in (0, 1], upper at least 1."""
-    resize_prob2: tuple[float, float, float] = (0.3, 0.4, 0.3)
-    """As `resize_prob`, second resize."""
-    resize_range2: Range = (0.6, 1.2)
-    """Factors of the second resize against the final size; lower end in (0, 1], upper at least 1."""
-    gaussian_prob: float = 0.5
-    """Probability that the first noise is Gaussian; Poisson otherwise."""
-    gaussian_prob2: float = 0.5
-    """As `gaussian_prob`, second noise."""
-    noise_sigma: Range = (1.0, 15.0)
-    """Standard deviation of the first Gaussian noise in 8-bit levels, at least 0."""
-    noise_sigma2: Range = (1.0, 12.0)
-    """As `noise_sigma`, second noise."""
-    poisson_scale: Range = (0.05, 2.0)
-    """Factor on the first Poisson noise, at least 0."""
-    poisson_scale2: Range = (0.05, 1.0)
-    """As `poisson_scale`, second noise."""
-    gray_noise_prob: float = 0.4
-    """Probability that the first noise is the same in all channels, in [0, 1]."""
-    gray_noise_prob2: float = 0.4
-    """As `gray_noise_prob`, second noise."""
-    jpeg_quality: Range = (60.0, 95.0)
-    """Quality of the first JPEG, 1 to 100."""
-    jpeg_quality2: Range = (60.0, 100.0)
-    """Quality of the second JPEG, 1 to 100."""
-
-    def __post_init__(self) -> None:
-        for field in dataclasses.fields(self):
-            _check_field(field.name, getattr(self, field.name), field.default)
-        if self.blur_stage_prob + self.noise_stage_prob + self.jpeg_stage_prob <= 0:
-            raise ConfigError(
-                "blur_stage_prob, noise_stage_prob and jpeg_stage_prob are all 0, expected at least one above 0",
-                hint="for clean pictures use the bicubic recipe",
-            )
-
-    @classmethod
-    def from_dict(cls, values: Mapping[str, Any]) -> DegradationConfig:
-        """Build from plain data such as a TOML table; lists become tuples, missing keys take the defaults.
-
-        Raises:
-            ConfigError: a key is unknown (the message's hint names the closest one) or a value is wrong.
-        """
-        known = [field.name for field in dataclasses.fields(cls)]
-        for key in values:
-            if key not in known:
-                close = difflib.get_close_matches(str(key), known, n=1)
-                hint = f"did you mean `{close[0]}`?" if close else "known keys: " + ", ".join(known)
-                raise ConfigError(f"degradation has no setting `{key}`", hint=hint)
-        settings: dict[str, Any] = {k: tuple(v) if isinstance(v, list) else v for k, v in values.items()}
-        return cls(**settings)
-
-    def to_dict(self) -> dict[str, Any]:
-        """Plain data that `from_dict` reads back: numbers and lists of numbers."""
-        values = {field.name: getattr(self, field.name) for field in dataclasses.fields(self)}
-        return {key: list(value) if isinstance(value, tuple) else value for key, value in values.items()}
-
-
-def _check_field(name: str, value: object, default: object) -> None:
-    """One setting of `DegradationConfig`: type, count and range, told from its name."""
-    is_tuple, count = isinstance(default, tuple), len(default) if isinstance(default, tuple) else 1
-    expected = f"{count} numbers" if is_tuple else "one number"
-    numbers = value if isinstance(value, tuple) else (value,)
-    is_number = all(isinstance(x, (int, float)) and not isinstance(x, bool) and math.isfinite(x) for x in numbers)
-    if not is_number or isinstance(value, tuple) != is_tuple or len(numbers) != count:
-        raise ConfigError(f"{name} is {value!r}, expected {expected}")
-    low, high = min(numbers), max(numbers)
-    if "prob" in name:
-        expected += " from 0 to 1 that sum to 1" if is_tuple else " from 0 to 1"
-        ok = low >= 0 and high <= 1 and (not is_tuple or abs(sum(numbers) - 1) < 1e-6)
-    elif name == "kernel_size":
-        expected = "two odd whole numbers, at least 3"
-        ok = low >= 3 and all(isinstance(x, int) and x % 2 == 1 for x in numbers)
-    elif name.startswith("resize"):
-        expected, ok = "a lower end in (0, 1] and an upper end of at least 1", 0 < low <= 1 <= high
-    elif name.startswith("jpeg"):
-        expected, ok = "numbers from 1 to 100", 1 <= low <= high <= 100
-    elif name.startswith(("noise", "poisson")):
-        expected, ok = "numbers of at least 0", low >= 0
-    else:
-        expected, ok = "numbers above 0", low > 0
-    if not ok or ("prob" not in name and numbers[0] > numbers[-1]):
-        order = "" if "prob" in name else ", the smaller first"
-        raise ConfigError(f"{name} is {value!r}, expected {expected}{order}")
-
-
-REAL_V1 = DegradationConfig()
-"""The recipe "real" of published numbers. A change of its values, or of what they mean, needs a new name."""
 REAL_SEED = 20210722
 """Seed of the fixed low-resolution pictures of the benchmarks."""
 
@@ -250,80 +124,6 @@ class Plan:
     jpeg_last: bool
 
 
-@lru_cache(maxsize=32)
-def _grid(side: int) -> tuple[Image, Image]:
-    """Coordinates x and y of every kernel element, (side, side), centre 0."""
-    line = np.arange(side, dtype=np.float32) - (side - 1) / 2
-    x, y = np.meshgrid(line, line)
-    return x, y
-
-
-def _normalised(kernel: NDArray[Any]) -> Image:
-    """`kernel` without its empty border, summing to 1."""
-    kernel = kernel / kernel.sum()
-    cut, middle = 0, kernel.shape[0] // 2
-    weight = np.abs(kernel)
-    total = weight.sum()
-    while cut < middle - 1 and total - weight[cut + 1 : -cut - 1, cut + 1 : -cut - 1].sum() < _TRIM * total:
-        cut += 1
-    kernel = kernel[cut : kernel.shape[0] - cut, cut : kernel.shape[1] - cut]
-    return np.ascontiguousarray(kernel / kernel.sum(), dtype=np.float32)
-
-
-def _bell_kernel(side: int, kind: str, sigmas: tuple[float, float], angle: float, beta: float) -> Image:
-    """Gaussian, generalized Gaussian exp(-q^beta / 2) or plateau 1 / (q^beta + 1), with q = x^T Sigma^-1 x."""
-    x, y = _grid(side)
-    along = x * math.cos(angle) + y * math.sin(angle)
-    across = y * math.cos(angle) - x * math.sin(angle)
-    q = (along / sigmas[0]) ** 2 + (across / sigmas[1]) ** 2
-    return _normalised(1 / (q**beta + 1) if kind.startswith("plateau") else np.exp(-0.5 * q**beta))
-
-
-def _bessel_j1(x: NDArray[np.float64]) -> NDArray[np.float64]:
-    """J1 by its integral over half a period; 64 midpoints are exact to rounding for 0 <= x <= 60."""
-    tau = (np.arange(64) + 0.5) * (math.pi / 64)
-    return np.cos(tau - x[:, None] * np.sin(tau)).mean(axis=1)
-
-
-def _sinc_kernel(side: int, cutoff: float) -> Image:
-    """Circular low-pass filter with `cutoff` in radians per pixel, (0, pi]; it rings."""
-    x, y = _grid(side)
-    squares, index = np.unique(np.rint(x * x + y * y), return_inverse=True)  # few differ, so J1 is cheap
-    radii = np.sqrt(squares.astype(np.float64))
-    values = np.full(radii.shape, cutoff * cutoff / (4 * math.pi))
-    values[1:] = cutoff * _bessel_j1(cutoff * radii[1:]) / (2 * math.pi * radii[1:])
-    return _normalised(values[index.reshape(side, side)])
-
-
-def _draw_side(config: DegradationConfig, rng: np.random.Generator) -> int:
-    return int(rng.choice(np.arange(config.kernel_size[0], config.kernel_size[1] + 1, 2)))
-
-
-def _draw_beta(rng: np.random.Generator, bounds: Range) -> float:
-    (low, high), below = bounds, rng.random() < 0.5
-    if low >= 1 or high <= 1:
-        return 1.0 if below and low == 1 else float(rng.uniform(low, high))
-    return float(rng.uniform(low, 1) if below else rng.uniform(1, high))
-
-
-def _draw_kernel(config: DegradationConfig, rng: np.random.Generator, second: bool, strength: float) -> Image:
-    """A kernel of a random shape; `strength` in (0, 1] narrows it for scales below 4."""
-    sinc_prob = config.sinc_prob2 if second else config.sinc_prob
-    sigma = config.blur_sigma2 if second else config.blur_sigma
-    side = _draw_side(config, rng)
-    if rng.random() < sinc_prob:
-        cutoff = rng.uniform(math.pi / 3 if side < 13 else math.pi / 5, math.pi)
-        return _sinc_kernel(side, min(cutoff / strength, math.pi))
-    kind = KERNEL_KINDS[int(rng.choice(len(KERNEL_KINDS), p=config.kernel_probs))]
-    sigma_x, sigma_y = (float(x) * strength for x in rng.uniform(*sigma, size=2))
-    angle = float(rng.uniform(-math.pi, math.pi))
-    beta = _draw_beta(rng, config.betap if kind.startswith("plateau") else config.betag)
-    if kind in ("iso", "aniso"):
-        beta = 1.0
-    sigmas = (sigma_x, sigma_y if kind.endswith("aniso") else sigma_x)
-    return _bell_kernel(side, kind, sigmas, angle, beta)
-
-
 def _draw_active(config: DegradationConfig, rng: np.random.Generator) -> frozenset[str]:
     """Each stage on its own; drawn again until there is at least one."""
     probs = (config.blur_stage_prob, config.noise_stage_prob, config.jpeg_stage_prob)
@@ -355,11 +155,11 @@ def draw_plan(hr_size: Size, size: Size, config: DegradationConfig, rng: np.rand
     scale = math.sqrt(hr_size[0] * hr_size[1] / (size[0] * size[1]))
     strength = min(1.0, math.sqrt(scale / 4))
     active = _draw_active(config, rng)
-    kernel1 = _draw_kernel(config, rng, False, strength)
+    kernel1 = draw_kernel(config, rng, False, strength)
     has_second = rng.random() < config.second_blur_prob
-    kernel2 = _draw_kernel(config, rng, True, strength)
+    kernel2 = draw_kernel(config, rng, True, strength)
     has_final = rng.random() < config.final_sinc_prob
-    final_kernel = _sinc_kernel(_draw_side(config, rng), float(rng.uniform(math.pi / 3, math.pi)))
+    final_kernel = sinc_kernel(draw_side(config, rng), float(rng.uniform(math.pi / 3, math.pi)))
     resize_low = min(1.0, config.resize_range[0] * max(1.0, 4 / scale))
     factor1 = _draw_factor(rng, config.resize_prob, (resize_low, config.resize_range[1]))
     factor2 = _draw_factor(rng, config.resize_prob2, config.resize_range2)
