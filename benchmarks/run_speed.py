@@ -85,10 +85,12 @@ def memory_mib(field: str, process: int | str = "self") -> float | None:
 
 def synchronise(device: str) -> None:
     """Wait for an accelerator, so that its work is in the time."""
-    if device.startswith(("cuda", "mps")):
-        import torch
+    import torch
 
-        torch.accelerator.synchronize()
+    if device.startswith("cuda"):
+        torch.cuda.synchronize()
+    elif device.startswith("mps"):
+        torch.mps.synchronize()
 
 
 def run_case(options: argparse.Namespace) -> dict[str, Any]:

@@ -76,8 +76,11 @@ def verify_file(folder: Path, name: str, entry: FileEntry) -> Path:
     size = path.stat().st_size
     if size != entry.bytes:
         raise WeightsError(f"{name!r} has {size} bytes, expected {entry.bytes}", hint="fetch the model again")
-    with path.open("rb") as file:
-        digest = hashlib.file_digest(file, "sha256").hexdigest()
+    try:
+        with path.open("rb") as file:
+            digest = hashlib.file_digest(file, "sha256").hexdigest()
+    except OSError as error:
+        raise WeightsError(f"{str(path)!r} cannot be read: {error.strerror}", hint="check its permissions") from error
     if digest != entry.sha256:
         raise WeightsError(
             f"{name!r} has sha256 {digest[:12]}..., expected {entry.sha256[:12]}...",
@@ -143,6 +146,8 @@ def save_checkpoint(
 ) -> CheckpointConfig:
     """Write weights and config.json; the config comes last, so a broken-off export is never taken for a whole one.
 
+    All is written beside the old files first and renamed at the end, so that a full disk leaves them as they were.
+
     Args:
         folder: created if need be; files of the same names are replaced atomically.
         config: its `files` is filled in here.
@@ -154,6 +159,7 @@ def save_checkpoint(
     """
     folder.mkdir(parents=True, exist_ok=True)
     files: dict[str, FileEntry] = {}
+    ready: dict[Path, Path] = {}
     for name, state in zip(config.experts.files, experts, strict=True):
         stored = {key: value.detach().to("cpu", dtype).contiguous() for key, value in state.items()}
         temporary = folder / f".{name}.tmp"
@@ -161,9 +167,11 @@ def save_checkpoint(
         files[name] = FileEntry(
             bytes=temporary.stat().st_size, sha256=hashlib.sha256(temporary.read_bytes()).hexdigest()
         )
-        os.replace(temporary, folder / name)
+        ready[temporary] = folder / name
     written = replace(config, files={**config.files, **files})
     temporary = folder / f".{CONFIG_NAME}.tmp"
     temporary.write_text(json.dumps(to_dict(written), indent=2) + "\n", encoding="utf-8")
-    os.replace(temporary, folder / CONFIG_NAME)
+    ready[temporary] = folder / CONFIG_NAME
+    for temporary, target in ready.items():
+        os.replace(temporary, target)
     return written

@@ -6,6 +6,7 @@ import torch
 from torch import Tensor, nn
 
 from linearsr.config import FlowConfig
+from linearsr.device import autocast
 from linearsr.flow import precondition, v_from_x0
 from linearsr.model.conditioning import Conditioning
 from linearsr.model.experts import ExpertBank
@@ -61,7 +62,7 @@ def velocity_fn(
         # in training, so that a one-step result depends on neither seed nor noise.
         state = torch.zeros_like(x) if flow.prediction == "x0" and t >= 1.0 else x
         time = torch.tensor([t], dtype=torch.float32, device=x.device)
-        with torch.autocast(x.device.type, dtype=autocast_dtype, enabled=autocast_dtype is not None):
+        with autocast(x.device.type, autocast_dtype):
             out = apply_network(bank.at(t), flow, state, time, cond)
             if cfg_scale != 1.0:
                 null = apply_network(bank.at(t), flow, state, time, cond.without_tags())

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import platform
+from contextlib import AbstractContextManager, nullcontext
 from functools import lru_cache
 from pathlib import Path
 
@@ -13,6 +14,7 @@ from linearsr.errors import ConfigError, DeviceError
 
 __all__ = [
     "DTYPES",
+    "autocast",
     "autocast_dtype",
     "cpu_has_fast_bf16",
     "describe_devices",
@@ -81,10 +83,24 @@ def autocast_dtype(name: str, device: torch.device) -> torch.dtype | None:
         if device.type == "cpu":
             raise DeviceError("dtype fp16 is not supported on the CPU", hint="use `--dtype auto`")
         return torch.float16
-    able = cpu_has_fast_bf16() if device.type == "cpu" else device.type == "cuda" and torch.cuda.is_bf16_supported()
+    able = cpu_has_fast_bf16() if device.type == "cpu" else device.type == "cuda" and _cuda_has_bf16(device)
     if name == "bf16" or able:
         return torch.bfloat16
     return None
+
+
+def _cuda_has_bf16(device: torch.device) -> bool:
+    """Whether a GPU multiplies bfloat16 in hardware; torch's own answer counts emulation, which older ones do."""
+    if torch.version.hip is not None:
+        return torch.cuda.is_bf16_supported()
+    return torch.cuda.get_device_capability(device) >= (8, 0)
+
+
+def autocast(device_type: str, dtype: torch.dtype | None) -> AbstractContextManager[object]:
+    """Autocast to `dtype`, or switched off for None; no context where torch has none (Apple's GPU before 2.5)."""
+    if not torch.amp.is_autocast_available(device_type):
+        return nullcontext()
+    return torch.autocast(device_type, dtype=dtype, enabled=dtype is not None)
 
 
 def describe_devices() -> list[str]:
@@ -99,6 +115,8 @@ def free_memory(device: torch.device) -> int | None:
     if device.type == "cuda":
         return int(torch.cuda.mem_get_info(device)[0])
     if device.type == "mps":
+        if not hasattr(torch.mps, "recommended_max_memory"):  # before torch 2.5
+            return None
         return int(torch.mps.recommended_max_memory() - torch.mps.current_allocated_memory())
     info = Path("/proc/meminfo")
     if not info.is_file():

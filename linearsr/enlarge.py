@@ -136,17 +136,26 @@ def enlarge(
         plan = plan_tiles(*job.padded, tile, overlap if tile is None else min(overlap, tile // 2), job.engine.grid)
         try:
             return run(job, plan, batch_size, progress)[:, : job.out.height, : job.out.width]
-        except torch.cuda.OutOfMemoryError as error:  # torch 2.4 has no torch.OutOfMemoryError, the same class
+        except RuntimeError as error:
+            if not _is_out_of_memory(error):
+                raise
             grid, side = job.engine.grid, max(job.padded) if tile is None else tile
             smallest = math.ceil(MIN_TILE / grid) * grid
             if side <= smallest:
-                raise OutOfMemoryError(
-                    f"{job.engine.device} is out of memory even with {side}-pixel tiles",
-                    hint="close other programs that use it, or use `--device cpu`",
-                ) from error
+                message = f"{job.engine.device} is out of memory even with {side}-pixel tiles"
+                other = "" if job.engine.device.type == "cpu" else ", or use `--device cpu`"
+                raise OutOfMemoryError(message, hint=f"close other programs that use it{other}") from error
             if job.engine.device.type == "cuda":
                 torch.cuda.empty_cache()
+            elif job.engine.device.type == "mps":
+                torch.mps.empty_cache()
             tile = max(smallest, side // 2 // grid * grid)
+
+
+def _is_out_of_memory(error: RuntimeError) -> bool:
+    """CUDA has a class of its own for it; Apple's GPU and the CPU's allocator say it in words only."""
+    words = ("out of memory", "can't allocate memory", "not enough memory")
+    return isinstance(error, torch.cuda.OutOfMemoryError) or any(word in str(error) for word in words)
 
 
 def _blend_tiles(job: Enlargement, plan: TilePlan, batch_size: int, progress: Progress) -> Tensor:

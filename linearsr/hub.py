@@ -18,6 +18,7 @@ from linearsr.errors import WeightsError
 __all__ = ["BUNDLED", "ModelSource", "find_model"]
 
 BUNDLED = "compact"
+COMMIT = re.compile(r"[0-9a-f]{40}")
 HUB_ID = re.compile(r"[\w.-]+/[\w.-]+(@[\w./-]+)?")
 
 
@@ -61,7 +62,7 @@ class _HubRepo:
         if Path(filename).name != filename:
             raise WeightsError(f"{self.name}: file name {filename!r} leaves the repository's folder, refused")
         try:
-            return Path(hf_hub_download(self.repo, filename, revision=self.revision))
+            path = Path(hf_hub_download(self.repo, filename, revision=self.revision))
         except GatedRepoError as error:
             raise WeightsError(
                 f"model {self.name!r} needs its licence accepted first",
@@ -82,6 +83,9 @@ class _HubRepo:
             raise WeightsError(f"model {self.name!r} is no valid Hub id: {error}", hint="check the id") from error
         except Exception as error:  # transport errors have other types in other versions of huggingface_hub
             raise WeightsError(f"fetching {filename!r} of {self.name!r} failed: {error}", hint="try again") from error
+        if COMMIT.fullmatch(path.parent.name):  # all files of one model come from one commit
+            self.revision = path.parent.name
+        return path
 
 
 def find_model(model: str | Path) -> ModelSource:

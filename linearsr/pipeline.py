@@ -18,7 +18,7 @@ from torch import Tensor
 from linearsr.alpha import bleed_colors, resize_alpha
 from linearsr.autoencoders.pixel import PixelAutoencoder
 from linearsr.checkpoint import CONFIG_NAME, load_network, read_config
-from linearsr.color import apply_color_fix
+from linearsr.color import COLOR_FIXES, apply_color_fix
 from linearsr.config import CheckpointConfig
 from linearsr.device import autocast_dtype, free_memory, resolve_device, tile_memory
 from linearsr.enlarge import Blend, Engine, Enlargement, enlarge
@@ -40,7 +40,6 @@ if TYPE_CHECKING:
 __all__ = ["Upscaler"]
 
 Progress = Callable[[float], None]
-COLOR_FIXES = ("none", "wavelet", "adain")
 ALPHA_MODES = ("auto", "resize", "model", "drop")
 WHOLE_FACTOR = 1.5
 """`auto` takes a picture whole if neither side is longer than this many tiles: two tiles would cost more."""
@@ -77,6 +76,12 @@ class Upscaler:
         self.bank = ExpertBank(config.experts.boundaries_log_snr, self._load_expert)
         self.engine = Engine(config, PixelAutoencoder(config.autoencoder), self.bank, device, dtype)
         self.grid = self.engine.grid
+        check_tile(config.sampling.tile, config.sampling.tile_overlap, self.grid)
+        if self.engine.autoencoder.latent_channels != config.model.in_channels:
+            raise ConfigError(
+                f"model.in_channels is {config.model.in_channels}, expected {self.engine.autoencoder.latent_channels} "
+                f"for an autoencoder factor of {config.autoencoder.factor}"
+            )
 
     @classmethod
     def from_pretrained(
@@ -97,7 +102,11 @@ class Upscaler:
         target = resolve_device(device)
         precision = autocast_dtype(dtype, target)
         source = find_model(model)
-        return cls(read_config(source.fetch(CONFIG_NAME).parent), source, target, precision, tagger)
+        config = read_config(source.fetch(CONFIG_NAME).parent)
+        try:
+            return cls(config, source, target, precision, tagger)
+        except ConfigError as error:
+            raise WeightsError(f"{CONFIG_NAME} of model {source.name!r}: {error}", hint=error.hint) from error
 
     def _load_expert(self, index: int) -> Any:  # noqa: ANN401
         path = self.source.fetch(self.config.experts.files[index])
@@ -220,6 +229,11 @@ class Upscaler:
 
         Returns:
             A new picture with the metadata of the old one.
+
+        Raises:
+            ConfigError: a setting is out of range, or the output would be smaller than the input.
+            ImageError: the network gives values that are not finite.
+            WeightsError, OutOfMemoryError: the weights cannot be had, or the smallest tile does not fit.
         """
         height, width = picture.rgb.shape[:2]
         target = resolve_size(width, height, scale=scale, size=size, long_side=long_side)
@@ -273,6 +287,9 @@ class Upscaler:
 
         Returns:
             (3, height, width) float32 on the host, clamped to [0, 1].
+
+        Raises:
+            As `upscale_picture`; tile, overlap and batch size are not checked here, see `validate`.
         """
         height, width = lr.shape[-2:]
         target = OutputSize(width=size[0], height=size[1], scale=1.0)
@@ -292,7 +309,7 @@ class Upscaler:
             )
             current = enlarge(
                 job,
-                tile=self._tile_side(tile, job.padded),
+                tile=self._tile_side(tile, job.padded, batch_size),
                 overlap=self._overlap(tile, tile_overlap),
                 batch_size=batch_size,
                 blend=blend,
@@ -303,20 +320,21 @@ class Upscaler:
             current = apply_color_fix(fix, current, reference, color_strength).clamp_(0, 1)
         return current
 
-    def _fitting_side(self) -> int:
-        """The model's own tile, halved until it fits into half of the free memory."""
+    def _fitting_side(self, batch_size: int) -> int:
+        """The model's own tile, halved until a batch (or a whole picture, see `WHOLE_FACTOR`) fits into free memory."""
         side, free = self.config.sampling.tile, free_memory(self.device)
         while free is not None and side // 2 >= MIN_TILE:
-            if tile_memory(self.config, side, side, self.engine.dtype) <= free // 2:
+            need = tile_memory(self.config, side, side, self.engine.dtype) * max(batch_size, WHOLE_FACTOR**2)
+            if need <= free // 2:
                 break
             side = side // 2 // self.grid * self.grid
         return side
 
-    def _tile_side(self, tile: str | int, padded: tuple[int, int]) -> int | None:
+    def _tile_side(self, tile: str | int, padded: tuple[int, int], batch_size: int = 1) -> int | None:
         if tile == "off":
             return None
         if tile == "auto":
-            side = self._fitting_side()
+            side = self._fitting_side(batch_size)
             return None if max(padded) <= WHOLE_FACTOR * side else side
         return int(tile)
 

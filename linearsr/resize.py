@@ -3,7 +3,7 @@
 The field's "bicubic" is MATLAB's: cubic kernel with a = -0.5, widened by the factor when shrinking, weights that sum
 to one, symmetric padding. torch's own `interpolate(antialias=True)` renormalises at the border instead and differs
 there by up to 0.06. Every output row and column is a short weighted sum of input rows and columns, so a window of the
-result is computed from `Resampler` without ever making the rest.
+result is computed by `resize_window` without ever making the rest.
 """
 
 from __future__ import annotations

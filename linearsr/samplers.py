@@ -83,16 +83,16 @@ def sample_dpmpp_2m(v_fn: VelocityFn, x: Tensor, ts: Tensor, *, callback: StepCa
     Source: Lu et al., arXiv:2211.01095, algorithm 2; flow sigmas as in diffusers' DPMSolverMultistepScheduler.
     """
     times = _grid(ts)
-    x0_before: Tensor | None = None
+    x0_hat_before: Tensor | None = None
     h_before = math.inf
     for index, (t, t_next) in enumerate(zip(times, times[1:], strict=False)):
-        x0 = x - t * v_fn(x, t)
+        x0_hat = x - t * v_fn(x, t)
         h = _half_log_snr(t_next) - _half_log_snr(t)
         gain = -(1.0 - t_next) * math.expm1(-h)
-        x = (t_next / t) * x + gain * x0
-        if x0_before is not None and math.isfinite(h_before) and index < len(times) - 2:
-            x = x + (0.5 * gain * h / h_before) * (x0 - x0_before)
-        x0_before, h_before = x0, h
+        x = (t_next / t) * x + gain * x0_hat
+        if x0_hat_before is not None and math.isfinite(h_before) and index < len(times) - 2:
+            x = x + (0.5 * gain * h / h_before) * (x0_hat - x0_hat_before)
+        x0_hat_before, h_before = x0_hat, h
         if callback is not None:
             callback(index, t_next, x)
     return x

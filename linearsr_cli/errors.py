@@ -5,11 +5,29 @@ from __future__ import annotations
 import os
 import sys
 import traceback
+from collections.abc import Sequence
 from enum import IntEnum
 
-from linearsr.errors import ConfigError, DeviceError, ImageError, LinearSRError, ShapeError, WeightsError
+from linearsr.errors import (
+    ConfigError,
+    DeviceError,
+    ImageError,
+    LinearSRError,
+    ShapeError,
+    TrainingError,
+    WeightsError,
+)
 
-__all__ = ["ExitCode", "NoInputError", "debug_wanted", "describe", "exit_code_of", "is_usage_error", "report"]
+__all__ = [
+    "ExitCode",
+    "NoInputError",
+    "debug_wanted",
+    "describe",
+    "exit_code_of",
+    "exit_code_of_files",
+    "is_usage_error",
+    "report",
+]
 
 
 class ExitCode(IntEnum):
@@ -37,6 +55,7 @@ _CODES: tuple[tuple[type[BaseException], ExitCode], ...] = (
     (ConfigError, ExitCode.USAGE),
     (ShapeError, ExitCode.USAGE),
     (ImageError, ExitCode.NOTHING_DONE),
+    (TrainingError, ExitCode.NOTHING_DONE),
     (NoInputError, ExitCode.NOTHING_DONE),
 )
 
@@ -49,6 +68,22 @@ def exit_code_of(error: BaseException) -> ExitCode:
         if isinstance(error, kind):
             return code
     return ExitCode.UNEXPECTED
+
+
+def exit_code_of_files(failures: Sequence[BaseException], has_good: bool) -> ExitCode:
+    """Exit code of a run that came to its end: of the failures, if all are of one telling kind and nothing else is.
+
+    Args:
+        failures: the error of each file that failed.
+        has_good: whether a file was done, or rightly skipped.
+    """
+    if not failures:
+        return ExitCode.DONE
+    if has_good:
+        return ExitCode.SOME_FAILED
+    codes = {exit_code_of(error) for error in failures}
+    telling = (ExitCode.USAGE, ExitCode.DEVICE, ExitCode.UNEXPECTED)
+    return codes.pop() if len(codes) == 1 and codes <= set(telling) else ExitCode.NOTHING_DONE
 
 
 def debug_wanted() -> bool:

@@ -137,19 +137,28 @@ def _expand_glob(pattern: str, recursive: bool, skip: set[str]) -> Iterator[Sour
 def _expand_folder(folder: str, recursive: bool, skip: set[str]) -> Iterator[Source]:
     root = Path(folder)
     empty = True
-    for path in _walk(root, recursive, skip):
+    refused: list[OSError] = []
+    for path in _walk(root, recursive, skip, refused):
         empty = False
         yield Source(name=str(path), path=path, relative=path.relative_to(root), root=root)
-    if empty:
+    for problem in refused:
+        place = str(problem.filename)
+        message = f"{place} cannot be looked into: {problem.strerror}"
+        error: LinearSRError = ImageError(message, hint="check the permissions of the folder")
+        yield Source(name=place, path=Path(place), relative=Path(), root=root, error=error)
+    if empty and not refused:
         hint = "check the folder" if recursive else "add `-r` to look into sub-folders"
         error = NoInputError(f"{folder} holds no picture", hint=hint)
         yield Source(name=folder, path=root, relative=Path(), root=root, error=error)
 
 
-def _walk(root: Path, recursive: bool, skip: set[str]) -> Iterator[Path]:
-    """Picture files below a folder, sorted; hidden ones and `skip` are left out, linked folders not followed."""
+def _walk(root: Path, recursive: bool, skip: set[str], refused: list[OSError]) -> Iterator[Path]:
+    """Picture files below a folder, sorted; hidden ones and `skip` are left out, linked folders not followed.
+
+    Folders that the system does not open are added to `refused`.
+    """
     wanted = _picture_suffixes()
-    for here, folders, files in os.walk(root):
+    for here, folders, files in os.walk(root, onerror=refused.append):
         folders[:] = sorted(
             name
             for name in folders

@@ -25,9 +25,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from linearsr.errors import ConfigError, DeviceError, ImageError, LinearSRError, OutOfMemoryError, WeightsError
+from linearsr.errors import DeviceError, ImageError, LinearSRError, OutOfMemoryError, WeightsError
 from linearsr_cli.calls import load_upscaler, picture_settings, shows_through, write_settings
-from linearsr_cli.errors import ExitCode, debug_wanted, describe, exit_code_of
+from linearsr_cli.errors import ExitCode, debug_wanted, describe, exit_code_of, exit_code_of_files
 from linearsr_cli.items import Plan, PlanItem
 from linearsr_cli.output import Output, clean
 from linearsr_cli.progress import Progress, open_progress
@@ -63,15 +63,7 @@ class Tally:
 
     def exit_code(self) -> ExitCode:
         """Code of a run that came to its end."""
-        if not self.failures:
-            return ExitCode.DONE
-        if self.done > 0 or self.skipped > 0:
-            return ExitCode.SOME_FAILED
-        errors = [error for _, error in self.failures]
-        for kind in (ConfigError, DeviceError, UnexpectedError):
-            if all(isinstance(error, kind) for error in errors):
-                return exit_code_of(errors[0])
-        return ExitCode.NOTHING_DONE
+        return exit_code_of_files([error for _, error in self.failures], self.done > 0 or self.skipped > 0)
 
 
 class Job:
@@ -128,50 +120,56 @@ class Job:
         """Upscale one item and report it.
 
         Raises:
-            WeightsError, DeviceError: the next file would fail the same way.
+            WeightsError, DeviceError, BrokenPipeError: the next file would fail the same way.
         """
         started = time.perf_counter()
         progress.begin(item.source.name, item.pixels)
         try:
-            notes = self.upscale(item, upscaler, progress)
+            picture, result = self.upscale(item, upscaler, progress)
+            with hold():  # a file that is written is also reported
+                notes = self.save_all(item, picture, result)
+                self.succeed(item, notes, time.perf_counter() - started, progress)
+            return
         except OutOfMemoryError as error:
             failure: BaseException = error
-        except (WeightsError, DeviceError):
+        except (WeightsError, DeviceError, BrokenPipeError):
             raise
         except Exception as error:
             failure = error
-        else:
-            seconds = time.perf_counter() - started
-            self.tally.done += 1
-            self.tally.pixels += item.pixels
-            for note in notes:
-                self.out.info(f"note: {clean(item.source.name)}: {note}")
-            size = f"{item.width}x{item.height}"
-            where = "stdout" if item.output is None else clean(item.output)
-            progress.end(f"{clean(item.source.name)} -> {where} {size} in {seconds:.1f} s")
-            event = item.event("done", seconds=seconds, notes=notes)
-            if item.output is None:
-                self.out.event(event)
-            else:
-                self.out.result(item.output, event)
-            return
         progress.end(f"{clean(item.source.name)} failed")
         self.fail(item, failure, time.perf_counter() - started)
 
-    def upscale(self, item: PlanItem, upscaler: Upscaler, progress: Progress) -> tuple[str, ...]:
-        """Read, upscale and write one picture.
+    def succeed(self, item: PlanItem, notes: tuple[str, ...], seconds: float, progress: Progress) -> None:
+        """Count and report a finished item."""
+        self.tally.done += 1
+        self.tally.pixels += item.pixels
+        for note in notes:
+            self.out.info(f"note: {clean(item.source.name)}: {note}")
+        where = "stdout" if item.output is None else clean(item.output)
+        progress.end(f"{clean(item.source.name)} -> {where} {item.width}x{item.height} in {seconds:.1f} s")
+        event = item.event("done", seconds=seconds, notes=notes)
+        if item.output is None:
+            self.out.event(event)
+        else:
+            self.out.result(item.output, event)
 
-        Returns:
-            What could not be kept, in plain words.
-        """
+    def upscale(self, item: PlanItem, upscaler: Upscaler, progress: Progress) -> tuple[Picture, Picture]:
+        """Read and upscale one picture; gives the input and the result."""
         from linearsr.image_io import check_writable, read
 
         picture = read(item.source.path)
         check_writable(item.format, item.width, item.height, has_alpha=shows_through(picture, self.options))
         result = upscaler.upscale_picture(picture, progress=progress.fraction, **picture_settings(item, self.options))
-        with hold():
-            written = self.save(item, result)
-            self.compare(item, picture, result)
+        return picture, result
+
+    def save_all(self, item: PlanItem, picture: Picture, result: Picture) -> tuple[str, ...]:
+        """Write the result and its comparison.
+
+        Returns:
+            What could not be kept, in plain words.
+        """
+        written = self.save(item, result)
+        self.compare(item, picture, result)
         return tuple(dict.fromkeys((*item.notes, *result.notes, *written)))
 
     def save(self, item: PlanItem, result: Picture) -> list[str]:
@@ -197,7 +195,11 @@ class Job:
         if path is None:
             return
         self.compared = True
-        write_comparison(path, picture, result, f"LinearSR {self.options.model} x{item.scale:.3g}")
+        try:
+            write_comparison(path, picture, result, f"LinearSR {self.options.model} x{item.scale:.3g}")
+        except (LinearSRError, OSError) as error:  # the result itself is saved
+            self.out.warn(f"no comparison of {clean(item.source.name)}: {describe(error)[0]}")
+            return
         self.out.detail(f"compared: {clean(path)}")
 
 

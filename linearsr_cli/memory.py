@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import sys
 
@@ -17,7 +18,7 @@ def memory_bytes() -> dict[str, int]:
         except (AttributeError, OSError, ValueError):
             continue
     if sys.platform == "linux":  # free pages leave out the cache, which the system gives back
-        with open("/proc/meminfo", encoding="ascii") as file:
+        with contextlib.suppress(OSError, KeyError, ValueError), open("/proc/meminfo", encoding="ascii") as file:
             lines = dict(line.split(":", 1) for line in file)
-        found["available"] = int(lines["MemAvailable"].split()[0]) * 1024
+            found["available"] = int(lines["MemAvailable"].split()[0]) * 1024
     return found

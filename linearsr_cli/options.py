@@ -247,7 +247,7 @@ BatchSizeOption = Annotated[
 # -- saving -----------------------------------------------------------------------------------------------------------
 
 FormatOption = Annotated[
-    Literal["auto", "png", "jpg", "webp", "tiff", "avif", "bmp", "ppm"],
+    Literal["auto", "png", "jpg", "jpeg", "webp", "tiff", "tif", "avif", "heif", "bmp", "ppm"],
     typer.Option(
         "--format", "-f", rich_help_panel=SAVING, help="auto: as the input if it can hold the result, else png."
     ),

@@ -11,7 +11,7 @@ from pathlib import Path
 
 from linearsr.errors import LinearSRError
 from linearsr.sizing import resolve_size
-from linearsr_cli.errors import ExitCode, NoInputError
+from linearsr_cli.errors import ExitCode, NoInputError, exit_code_of_files
 from linearsr_cli.inputs import Source, expand_inputs, read_tokens
 from linearsr_cli.items import Plan, PlanItem
 from linearsr_cli.naming import Place, format_and_ending, output_path, resolve_place
@@ -104,11 +104,10 @@ def show_plan(plan: Plan, out: Output) -> ExitCode:
             out.data(f"{item.action:8} {clean(item.source.name)} -> {where}  {size}")
             for note in item.notes:
                 out.info(f"note: {clean(item.source.name)}: {note}")
-    failed = sum(item.action == "fail" for item in plan.items)
+    failures = [item.error for item in plan.items if item.error is not None]
+    failed = len(failures)
     skipped = sum(item.action == "skip" for item in plan.items)
-    code = ExitCode.DONE if failed == 0 else ExitCode.SOME_FAILED
-    if failed == len(plan.items):
-        code = ExitCode.NOTHING_DONE
+    code = exit_code_of_files(failures, failed < len(plan.items))
     megapixels = sum(item.pixels for item in plan.todo) / 1e6
     counts = {"planned": len(plan.todo), "done": 0, "skipped": skipped, "failed": failed}
     out.event(

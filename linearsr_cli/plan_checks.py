@@ -9,7 +9,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from linearsr.errors import ConfigError, ImageError, OutOfMemoryError
-from linearsr_cli.existing import why_not_done
+from linearsr_cli.existing import why_not_done, why_not_ours
 from linearsr_cli.inputs import Source
 from linearsr_cli.items import Plan, PlanItem
 from linearsr_cli.memory import memory_bytes
@@ -58,21 +58,34 @@ def _key(path: Path) -> str:
     return os.path.normcase(os.path.realpath(path))
 
 
+def _identity(path: Path) -> tuple[int, int] | None:
+    """What is on the disk under a name, also where the disk ignores case; None if nothing is."""
+    try:
+        found = os.stat(path)
+    except OSError:
+        return None
+    return found.st_dev, found.st_ino
+
+
 def refuse_clashes(items: list[PlanItem], sources: list[Source], options: UpscaleOptions) -> None:
     """Refuse results over inputs, results of one name, and a comparison over either.
 
     Raises:
         ConfigError: names both files.
     """
-    inputs = {_key(source.path): source.name for source in sources if source.error is None}
+    usable = [source for source in sources if source.error is None]
+    inputs = {_key(source.path): source.name for source in usable}
+    on_disk = {_identity(source.path): source.name for source in usable}
     outputs: dict[str, str] = {}
     for item in items:
         if item.output is None or item.action == "fail":
             continue
         key, name = _key(item.output), item.source.name
-        if key in inputs:
+        identity = _identity(item.output)
+        replaced = inputs.get(key, None if identity is None else on_disk.get(identity))
+        if replaced is not None:
             raise ConfigError(
-                f"the output of {name} would replace the input {inputs[key]}",
+                f"the output of {name} would replace the input {replaced}",
                 hint="use `-o FOLDER` with another folder, or `--suffix _x4`",
             )
         if key in outputs:
@@ -82,6 +95,11 @@ def refuse_clashes(items: list[PlanItem], sources: list[Source], options: Upscal
             )
         outputs[key] = name
     compare = None if options.compare is None else _key(Path(options.compare))
+    if options.compare is not None and options.on_exists != "overwrite" and Path(options.compare).is_file():
+        raise ConfigError(
+            f"compare is {options.compare!r}, which exists already",
+            hint="use another name, or `--on-exists overwrite`",
+        )
     if compare in inputs or compare in outputs:
         raise ConfigError(
             f"compare is {options.compare!r}, which is an input or an output too", hint="use another name"
@@ -99,8 +117,16 @@ def with_existing(items: list[PlanItem], options: UpscaleOptions) -> Iterator[Pl
                 f"{path} exists already", hint="use `--on-exists skip` or `overwrite`, or another folder with `-o`"
             )
         else:
-            reason = why_not_done(path, item.width, item.height)
-            if reason is None:
+            other = why_not_ours(path, item.width, item.height)
+            reason = None if other is not None else why_not_done(path)
+            if other is not None:
+                yield item.failed(
+                    ImageError(
+                        f"{path} exists and is not this result: {other}",
+                        hint="use `--on-exists overwrite` to replace it, or another folder with `-o`",
+                    )
+                )
+            elif reason is None:
                 yield replace(item, action="skip")
             else:
                 yield replace(item, notes=(*item.notes, f"{path} exists but {reason}: done again"))

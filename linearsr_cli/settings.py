@@ -15,9 +15,12 @@ __all__ = ["FORMATS", "UpscaleOptions", "check_options", "parse_tile"]
 FORMATS = {
     "png": "PNG",
     "jpg": "JPEG",
+    "jpeg": "JPEG",
     "webp": "WEBP",
     "tiff": "TIFF",
+    "tif": "TIFF",
     "avif": "AVIF",
+    "heif": "HEIF",
     "bmp": "BMP",
     "ppm": "PPM",
 }

@@ -12,6 +12,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from linearsr.device import autocast
+
 __all__ = ["CrossAttention", "LinearAttention", "linear_attention", "quadratic_attention"]
 
 
@@ -31,7 +33,7 @@ def linear_attention(q_BNhd: Tensor, k_BNhd: Tensor, v_BNhd: Tensor, eps: float 
 
     Source: Katharopoulos et al., arXiv:2006.16236, eq. 5; SANA, arXiv:2410.10629, section 2.2.
     """
-    with torch.autocast(q_BNhd.device.type, enabled=False):
+    with autocast(q_BNhd.device.type, None):
         q = F.relu(q_BNhd).float().transpose(1, 2)  # (B, h, N, d)
         k = F.relu(k_BNhd).float().transpose(1, 2)  # (B, h, N, d)
         v = v_BNhd.float().transpose(1, 2)  # (B, h, N, d)

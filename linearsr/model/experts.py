@@ -1,7 +1,7 @@
 """SNR experts: which network serves which noise level, and when its weights are loaded.
 
 Expert 0 has the highest SNR (least noise). A step's expert depends on its time alone, so exactly one network runs at
-any step: capacity times E, cost and memory times one.
+any step: capacity times E, cost times one. Memory is that of the networks kept, by default all of up to four.
 """
 
 from __future__ import annotations
@@ -58,7 +58,7 @@ def expert_index(t: float, boundaries_log_snr: tuple[float, ...]) -> int:
 
 
 class ExpertBank:
-    """Routes a time to its network, loading each at its first use and keeping one on the device.
+    """Routes a time to its network, loading each at its first use and keeping the last `keep` of them.
 
     Args:
         boundaries_log_snr: E - 1 falling values; empty for a single network.

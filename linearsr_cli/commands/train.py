@@ -58,7 +58,7 @@ def train(
     recipe: RecipeOption = "compact_cpu",
     set_: SetOption = None,
     resume: Annotated[
-        Resume, typer.Option("--resume", help="auto: go on if there is something; latest: insist; never: start anew.")
+        Resume, typer.Option("--resume", help="auto: go on if there is something; latest: insist; never: refuse.")
     ] = Resume.auto,
     max_steps: Annotated[
         int | None, typer.Option("--max-train-steps", help="Length of the run, over the recipe.")

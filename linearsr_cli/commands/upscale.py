@@ -22,7 +22,7 @@ EXAMPLES = """Examples:
   linearsr upscale holiday/ -r -o large/ --dry-run  what would be done?
   linearsr upscale photo.jpg --compare side.png     beside bicubic
   curl -s URL | linearsr upscale - -o - -f png > big.png
-  find . -name '*.jpg' -print0 | xargs -0 linearsr upscale -o out --json
+  find holiday -name '*.jpg' -print0 | xargs -0 linearsr upscale -o out --json
 """
 
 

@@ -84,3 +84,22 @@ def test_comparison_path(wanted, written, expected):
     Path("there.png").mkdir()
     path = comparison_path(wanted, Path("sub/a.jpg"), written)
     assert (None if path is None else path.as_posix()) == expected
+
+
+def test_compare_never_replaces_a_file_unasked(linearsr, picture, size_of):
+    picture("a.png", 12, 8)
+    picture("side.png", 3, 3)
+    result = linearsr("upscale", "a.png", "--compare", "side.png")
+    assert result.code == 2
+    assert "compare is 'side.png', which exists already" in result.err
+    assert size_of("side.png") == (3, 3)
+    assert linearsr("upscale", "a.png", "--compare", "side.png", "--on-exists", "overwrite").code == 0
+    assert size_of("side.png") != (3, 3)
+
+
+def test_a_comparison_that_cannot_be_written_does_not_fail_the_result(linearsr, picture):
+    picture("a.png", 12, 8)
+    result = linearsr("upscale", "a.png", "--compare", "a.png/side.png", "--json")
+    assert result.code == 0
+    assert result.lines[0]["status"] == "done"
+    assert "no comparison of a.png" in result.err

@@ -219,11 +219,15 @@ def test_skip_does_a_truncated_result_again_and_says_so(linearsr, picture, size_
     assert size_of(target) == (96, 96)
 
 
-def test_skip_does_a_result_of_another_size_again(linearsr, picture, size_of):
+def test_skip_keeps_a_picture_of_another_size_and_fails_that_file(linearsr, picture, size_of):
     picture("a.png", 12, 8)
     linearsr("upscale", "a.png", "-o", "b.png", "-s", "2")
     result = linearsr("upscale", "a.png", "-o", "b.png", "-s", "3")
-    assert "it is 24x16, not 36x24: done again" in result.err
+    assert result.code == 4
+    assert "b.png exists and is not this result: it is 24x16, not 36x24" in result.err
+    assert "--on-exists overwrite" in result.err
+    assert size_of("b.png") == (24, 16)
+    assert linearsr("upscale", "a.png", "-o", "b.png", "-s", "3", "--on-exists", "overwrite").code == 0
     assert size_of("b.png") == (36, 24)
 
 

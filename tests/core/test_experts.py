@@ -134,5 +134,5 @@ def test_expert_bank_gives_networks_ready_for_inference() -> None:
 
 
 def test_used_by_names_the_expert_of_each_step_and_leaves_the_end_out() -> None:
-    assert ExpertBank(PAPER, Loader()).used_by(torch.tensor([1.0, 0.907, 0.549, 0.15, 0.0])) == [3, 2, 1, 0]
+    assert ExpertBank(PAPER, Loader()).used_by(torch.tensor([1.0, 0.9, 0.65, 0.22, 0.0])) == [3, 2, 1, 0]
     assert math.isclose(PAPER[0], 2.4965, abs_tol=1e-4)

@@ -443,7 +443,7 @@ def test_running_out_of_memory_halves_the_tile(
     def limited(fn: Callable, plan: object, **settings: object) -> torch.Tensor:
         sides.append(plan.tile_height)
         if plan.tile_height > 64:
-            raise torch.OutOfMemoryError("no room")
+            raise torch.cuda.OutOfMemoryError("no room")
         return run_tiled(fn, plan, **settings)
 
     monkeypatch.setattr(module, "run_tiled", limited)
@@ -493,3 +493,17 @@ def test_upscaler_takes_a_smaller_tile_when_memory_is_scarce(
     assert up._tile_side("auto", (1024, 1024)) == 64
     monkeypatch.setattr(pipeline, "free_memory", lambda device: None)
     assert up._tile_side("auto", (1024, 1024)) == 256
+
+
+@pytest.mark.parametrize(
+    ("section", "field", "value"),
+    [("sampling", "tile", 100), ("sampling", "tile_overlap", 52), ("autoencoder", "factor", 2)],
+)
+def test_a_config_that_cannot_work_is_a_weights_error(
+    tiny_checkpoint: Path, section: str, field: str, value: int
+) -> None:
+    config = json.loads((tiny_checkpoint / "config.json").read_text())
+    config[section][field] = value
+    (tiny_checkpoint / "config.json").write_text(json.dumps(config))
+    with pytest.raises(WeightsError, match=r"config\.json of model"):
+        Upscaler.from_pretrained(tiny_checkpoint, device="cpu")

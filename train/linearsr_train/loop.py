@@ -57,8 +57,10 @@ def _forward(state: TrainState, batch: Batch, autoencoder: PixelAutoencoder) -> 
     x0 = autoencoder.encode(batch.hr, batch.lr_up, std)
     t = draw_times(x0.shape[0], config.loss, state.generator)  # (B,)
     eps = torch.randn(x0.shape, generator=state.generator)
-    # At t = 1 the state is fed as zeros, in training as in sampling: it tells nothing of the picture.
-    x_t = torch.where(t.view(-1, 1, 1, 1) >= 1.0, torch.zeros(()), add_noise(x0, eps, t))
+    x_t = add_noise(x0, eps, t)
+    if config.flow.prediction == "x0":
+        # At t = 1 the state is fed as zeros, in training as in sampling: it tells nothing of the picture.
+        x_t = torch.where(t.view(-1, 1, 1, 1) >= 1.0, torch.zeros(()), x_t)
     cond = Conditioning(
         lr=autoencoder.condition(batch.lr_up), tags=batch.tags, tag_mask=batch.tag_mask, log2_scale=batch.scale.log2()
     )

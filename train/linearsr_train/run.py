@@ -23,7 +23,7 @@ from linearsr.model.transformer import LinearDiT
 from linearsr_train.config import TrainConfig
 from linearsr_train.data.batches import CropDataset, batches
 from linearsr_train.data.sources import PhotoSet, find_photos
-from linearsr_train.evaluate import PerceptualFn, build_validation, validate
+from linearsr_train.evaluate import PerceptualFn, ValidationSet, build_validation, validate
 from linearsr_train.export import export_compact
 from linearsr_train.loop import build_state, train
 from linearsr_train.runlog import RunLog
@@ -78,6 +78,21 @@ def _start(state: TrainState, folder: Path, resume: Literal["auto", "latest", "n
         raise TrainingError(
             f"{str(folder)!r} already holds a run", hint="use `--resume auto` to go on, or another `--output-dir`"
         )
+    elif (folder / "config.json").exists() and not (folder / "log.jsonl").exists():
+        raise TrainingError(
+            f"{str(folder)!r} holds a config.json that is not of a run, expected a folder for this run alone",
+            hint="use another `--output-dir`",
+        )
+
+
+def _read_data(config: TrainConfig, folder: Path, report: Callable[[str], None]) -> tuple[PhotoSet, ValidationSet]:
+    """Photographs to train on, and the fixed pictures to validate with."""
+    training, held_back = find_photos(folder, config.data.validation_fraction)
+    photos = PhotoSet(training, config.data.crop, config.data.cache_gib)
+    validation = build_validation(PhotoSet(held_back, config.loop.validation_crop, config.data.cache_gib), config)
+    for name, reason in photos.skipped:
+        report(f"left out {name}: {reason}")
+    return photos, validation
 
 
 def run_training(
@@ -109,11 +124,7 @@ def run_training(
         TrainingError: no data, nothing to resume, or a non-finite loss.
     """
     folder.mkdir(parents=True, exist_ok=True)
-    training, held_back = find_photos(data_folder, config.data.validation_fraction)
-    photos = PhotoSet(training, config.data.crop, config.data.cache_gib)
-    validation = build_validation(PhotoSet(held_back, config.loop.validation_crop, config.data.cache_gib), config)
-    for name, reason in photos.skipped:
-        report(f"left out {name}: {reason}")
+    photos, validation = _read_data(config, data_folder, report)
     state = build_state(config)
     _start(state, folder, resume)
     (folder / "config.json").write_text(json.dumps(to_dict(config), indent=2) + "\n", encoding="utf-8")

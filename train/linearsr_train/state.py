@@ -77,7 +77,7 @@ def save_state(state: TrainState, folder: Path) -> Path:
         },
         temporary,
     )
-    with temporary.open("rb") as file:
+    with temporary.open("r+b") as file:  # Windows syncs only what is open for writing
         os.fsync(file.fileno())
     os.replace(temporary, path)
     return path
