@@ -1,7 +1,8 @@
 """Degrade four sample photographs, upscale them with `linearsr upscale`, and show the result beside bicubic.
 
 Run by `make demo`. The photographs are scikit-image's own (astronaut, cat, coffee, rocket), so nothing is downloaded.
-Each is cut to a multiple of 4, shrunk by 4 with bicubic and saved as JPEG, as a small picture from the web would be.
+Each is cut to a multiple of 4, shrunk by 4 with bicubic and saved as JPEG, as a small picture from the web would be,
+and upscaled at one step (faithful) and at four (detailed). The tag says what is true of the inputs: lightly compressed.
 """
 
 from __future__ import annotations
@@ -28,7 +29,9 @@ CROP_SIZE = (96, 128)
 """Height and width of that detail."""
 ZOOM = 3
 CELL_WIDTH = CROP_SIZE[1] * ZOOM
-TITLES = ("input, pixels repeated", "bicubic", "LinearSR", "original")
+TAGS = "jpeg:weak"
+STEPS = (1, 4)
+TITLES = ("input, pixels repeated", "bicubic", "LinearSR, 1 step", "LinearSR, 4 steps", "original")
 LABEL = 24
 GAP = 4
 
@@ -51,20 +54,21 @@ def to_image(tensor: torch.Tensor) -> Image.Image:
     return Image.fromarray(levels.permute(1, 2, 0).contiguous().numpy())
 
 
-def upscale(inputs: Path, outputs: Path, model: str, steps: int | None) -> None:
+def upscale(inputs: Path, outputs: Path, model: str, steps: int) -> None:
     """Run the command line as a user would, on the whole folder."""
-    command = ["upscale", str(inputs), "-o", str(outputs), "-f", "png", "--on-exists", "overwrite", "--model", model]
-    command += [] if steps is None else ["--steps", str(steps)]
+    command = ["upscale", str(inputs), "-o", str(outputs), "-f", "png", "--steps", str(steps), "--tags", TAGS]
+    command += ["--on-exists", "overwrite", "--model", model]
     print("$ linearsr", *command, flush=True)
     subprocess.run([sys.executable, "-m", "linearsr_cli.app", *command], check=True)
 
 
 def variants(name: str, inputs: Path, outputs: Path) -> list[Image.Image]:
-    """Input with repeated pixels, bicubic, LinearSR and original, all of the original's size."""
+    """Input with repeated pixels, bicubic, LinearSR by steps and original, all of the original's size."""
     hr = original(name)
     lr = Image.open(inputs / f"{name}.jpg")
     bicubic = to_image(resize(to_tensor(lr), (hr.height, hr.width)))
-    return [lr.resize(hr.size, Image.Resampling.NEAREST), bicubic, Image.open(outputs / f"{name}.png"), hr]
+    results = [Image.open(outputs / f"steps-{steps}" / f"{name}.png") for steps in STEPS]
+    return [lr.resize(hr.size, Image.Resampling.NEAREST), bicubic, *results, hr]
 
 
 def detail(image: Image.Image, name: str) -> Image.Image:
@@ -81,7 +85,7 @@ def whole(image: Image.Image) -> Image.Image:
 
 
 def sheet(rows: list[list[Image.Image]]) -> Image.Image:
-    """Rows of four cells under one line of titles."""
+    """Rows of cells, one for each title, under one line of titles."""
     height = LABEL + sum(row[0].height + GAP for row in rows)
     canvas = Image.new("RGB", (len(TITLES) * (CELL_WIDTH + GAP) - GAP, height), "white")
     draw = ImageDraw.Draw(canvas)
@@ -101,7 +105,6 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("-o", "--output", type=Path, default=Path("demo"), help="folder to write to")
     parser.add_argument("--model", default="compact", help="as `linearsr upscale --model`")
-    parser.add_argument("--steps", type=int, help="as `linearsr upscale --steps`; the model's own default if left out")
     options = parser.parse_args()
     inputs, outputs = options.output / "input", options.output / "output"
     inputs.mkdir(parents=True, exist_ok=True)
@@ -109,14 +112,17 @@ def main() -> None:
         hr = original(name)
         small = resize(to_tensor(hr), (hr.height // SCALE, hr.width // SCALE))
         to_image(small).save(inputs / f"{name}.jpg", quality=JPEG_QUALITY)
-    upscale(inputs, outputs, options.model, options.steps)
+    for steps in STEPS:
+        upscale(inputs, outputs / f"steps-{steps}", options.model, steps)
     full, details = [], []
-    print(f"{'photograph':12}{'bicubic':>10}{'LinearSR':>10}   PSNR-Y in dB; more steps trade it for detail")
+    print(
+        f"{'photograph':12}{'bicubic':>10}{'1 step':>10}{'4 steps':>10}   PSNR-Y in dB; more steps trade it for detail"
+    )
     for name in PHOTOS:
         images = variants(name, inputs, outputs)
-        reference = to_tensor(images[3])
-        scores = [psnr(to_tensor(image), reference, border=SCALE) for image in images[1:3]]
-        print(f"{name:12}{scores[0]:10.2f}{scores[1]:10.2f}")
+        reference = to_tensor(images[-1])
+        scores = [psnr(to_tensor(image), reference, border=SCALE) for image in images[1:-1]]
+        print(f"{name:12}" + "".join(f"{score:10.2f}" for score in scores))
         details.append([detail(image, name) for image in images])
         full += [[whole(image) for image in images], details[-1]]
     sheet(full).save(options.output / "side_by_side.png", optimize=True)
