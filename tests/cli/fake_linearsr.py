@@ -24,7 +24,8 @@ class FakeUpscaler:
         self.model = model
 
     @classmethod
-    def from_pretrained(cls, model="compact", *, device="auto", dtype="auto"):
+    def from_pretrained(cls, model="compact", *, device="auto", dtype="auto", tagger=None):
+        assert tagger is None, "the command line gives none yet"
         cls.calls.append(("from_pretrained", {"model": model, "device": device, "dtype": dtype}))
         if "FAKE_FAILURE" in os.environ:
             import linearsr.errors

@@ -57,13 +57,13 @@ def test_train_refuses_to_mix_runs_and_to_resume_nothing(
     photos: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     run = tmp_path / "run"
-    assert main(command(photos, run, "--resume", "latest")) == 1
+    assert main(command(photos, run, "--resume", "latest")) == 4
     assert "nothing to resume" in capsys.readouterr().err
     assert main(command(photos, run)) == 0
     capsys.readouterr()
-    assert main(command(photos, run, "--resume", "never")) == 1
+    assert main(command(photos, run, "--resume", "never")) == 4
     assert "already holds a run" in capsys.readouterr().err
-    assert main(command(photos, run, "--set", "optim.learning_rate=0.5")) == 1
+    assert main(command(photos, run, "--set", "optim.learning_rate=0.5")) == 4
     assert "optim.learning_rate" in capsys.readouterr().err
 
 
@@ -91,5 +91,5 @@ def test_train_explains_wrong_settings(arguments: list[str], text: str, capsys: 
 
 
 def test_train_names_a_folder_without_photographs(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    assert main(["train", "--data", str(tmp_path), "--output-dir", str(tmp_path / "run")]) == 1
+    assert main(["train", "--data", str(tmp_path), "--output-dir", str(tmp_path / "run")]) == 4
     assert "0 training and 0 validation photographs" in capsys.readouterr().err
