@@ -6,6 +6,7 @@ settings, the weights and the seed alone, not on tile batches, file names or the
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -39,6 +40,7 @@ if TYPE_CHECKING:
 
 __all__ = ["Upscaler"]
 
+logger = logging.getLogger(__name__)
 Progress = Callable[[float], None]
 ALPHA_MODES = ("auto", "resize", "model", "drop")
 WHOLE_FACTOR = 1.5
@@ -307,9 +309,19 @@ class Upscaler:
                 noise=NoiseField(seed, key, (out.height, out.width)),
                 tags=names if index == 0 else (),
             )
+            side = self._tile_side(tile, job.padded, batch_size)
+            logger.debug(
+                "%dx%d to %dx%d, times %s, tags %s, %s, %s on %s",
+                *(current.shape[2], current.shape[1], out.width, out.height),
+                [round(float(t), 3) for t in ts[:-1]],
+                ", ".join(job.tags) if job.tags else "none",
+                "whole" if side is None else f"tiles of at most {side}",
+                "float32" if self.engine.dtype is None else str(self.engine.dtype).removeprefix("torch."),
+                self.device,
+            )
             current = enlarge(
                 job,
-                tile=self._tile_side(tile, job.padded, batch_size),
+                tile=side,
                 overlap=self._overlap(tile, tile_overlap),
                 batch_size=batch_size,
                 blend=blend,

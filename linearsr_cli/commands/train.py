@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import os
 import sys
 from collections.abc import Callable, Iterator
@@ -92,6 +93,8 @@ def train(
     if print_config:
         out.data(json.dumps(to_dict(config), indent=2))
         raise typer.Exit(ExitCode.DONE)
+    if max_hours is not None and not 0 <= max_hours < math.inf:
+        raise ConfigError(f"--max-hours is {max_hours:g}, expected a number of hours, 0 or more", hint="leave it out")
     if data is None:
         raise ConfigError("--data is missing, expected a folder of photographs", hint="add `--data photos/`")
     result = _run(config, data, output_dir, resume, lpips_weights, licence, max_hours, out)

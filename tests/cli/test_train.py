@@ -80,6 +80,7 @@ def test_train_prints_the_resolved_recipe(capsys: pytest.CaptureFixture[str]) ->
         (["--set", "loop.batch_sise=3"], "did you mean 'loop.batch_size'?"),
         (["--recipe", "compakt"], "recipe 'compakt' is neither a file nor one of compact_cpu"),
         ([], "--data is missing"),
+        (["--max-hours", "nan"], "--max-hours is nan, expected a number of hours"),
     ],
 )
 def test_train_explains_wrong_settings(arguments: list[str], text: str, capsys: pytest.CaptureFixture[str]) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import pickle
 from pathlib import Path
 
 import numpy as np
@@ -131,3 +132,12 @@ def test_photo_set_in_memory_cannot_be_written_to(tmp_path: Path) -> None:
     photos = PhotoSet([_save(tmp_path / "a.png")], 32, 1.0)
     with pytest.raises(ValueError, match="read-only"):
         photos.pixels(0)[0, 0] = 1
+
+
+def test_photo_set_travels_to_other_processes_without_its_pixels(photos: Path) -> None:
+    photo_set = PhotoSet(sorted(photos.iterdir()), 32, 1.0)
+    data = pickle.dumps(photo_set)
+    assert len(data) < 4000
+    other = pickle.loads(data)
+    for index in range(len(photo_set)):
+        assert (other.pixels(index) == photo_set.pixels(index)).all()

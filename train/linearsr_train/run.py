@@ -17,6 +17,7 @@ import torch
 
 from linearsr.autoencoders.pixel import PixelAutoencoder
 from linearsr.config import to_dict
+from linearsr.device import cpu_has_fast_bf16
 from linearsr.errors import TrainingError
 from linearsr.metrics import Lpips, gmsd
 from linearsr.model.transformer import LinearDiT
@@ -102,7 +103,7 @@ def run_training(
     *,
     resume: Literal["auto", "latest", "never"] = "auto",
     lpips_weights: Path | None = None,
-    licence: str = "CC-BY-SA-4.0",
+    licence: str = "unstated",
     max_hours: float | None = None,
     progress: Progress | None = None,
     report: Callable[[str], None] = lambda _: None,
@@ -132,6 +133,8 @@ def run_training(
     autoencoder = PixelAutoencoder(config.autoencoder)
     log = RunLog(folder / "log.jsonl")
     log.write("start", step=state.step, photos=len(photos), perceptual=perceptual_name, torch=torch.__version__)
+    if config.loop.mixed_precision == "bf16" and not cpu_has_fast_bf16():
+        report("warning: this processor emulates bfloat16, which is slow; try --set loop.mixed_precision=no")
     report(f"{len(photos)} photographs, from step {state.step} of {config.loop.max_steps}")
     scores: dict[str, float] = {}
 

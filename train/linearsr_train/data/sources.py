@@ -8,6 +8,7 @@ from __future__ import annotations
 import hashlib
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import Any
 
 import cv2
 import numpy as np
@@ -105,6 +106,10 @@ class PhotoSet:
         if not self._paths:
             reason = f", for example {self.skipped[0][0]}: {self.skipped[0][1]}" if self.skipped else ""
             raise TrainingError(f"no usable photograph among {len(paths)} files{reason}")
+
+    def __getstate__(self) -> dict[str, Any]:
+        """Without the pixels: where loaders are started afresh (macOS, Windows) they read again what they need."""
+        return {**self.__dict__, "_pixels": [None] * len(self._paths)}
 
     def __len__(self) -> int:
         return len(self._paths)
