@@ -1,14 +1,13 @@
 """The compact family's latent: pixels by space-to-depth, without weights and without loss.
 
 The latent is the residual of the high-resolution picture against the enlarged low-resolution one, divided by a stored
-standard deviation for the scale, so that it has about unit variance, as the flow formulas assume. The condition is the
-enlarged picture on the same grid: at x4 a latent pixel covers exactly one input pixel, and at smaller scales nothing
-of the input is lost.
+standard deviation for the scale, so that its variance is of the order of one, as the flow formulas assume. The
+condition is the enlarged picture on the same grid: at x4 a latent pixel covers exactly one input pixel, and at smaller
+scales nothing of the input is lost.
 
 The condition goes to the network in a 4x4 cosine basis with a gain for each frequency. Plain space-to-depth of a
 smooth picture gives 48 nearly equal channels, in which the detail that matters is a thousandth of the mean; the basis
 takes them apart and the gains bring them to about unit variance. Both are invertible constants, so nothing is lost.
-Measured: after 300 steps on mixed scales the gain over bicubic at x2 was 0.11 dB with the basis and 0.04 without.
 """
 
 from __future__ import annotations
@@ -26,8 +25,8 @@ __all__ = ["PixelAutoencoder"]
 
 
 GAINS = (0.45, 5.5, 20.0, 30.0, 30.0, 30.0, 30.0)
-"""Gain by the sum of the two frequency indices: the inverse standard deviation of a cosine coefficient over training
-photographs (geometric mean of x2 and x4 inputs), bounded at 30 so that a sharp x1 input stays near unit variance."""
+"""Gain by the sum of the two frequency indices: about the inverse standard deviation of a cosine coefficient over
+training photographs (geometric mean of x2 and x4 inputs), bounded at 30 so that a sharp x1 input stays moderate."""
 
 
 def _frequency_basis(factor: int) -> Tensor:
@@ -88,7 +87,7 @@ class PixelAutoencoder:
             scale: enlargement, or the (B,) residual standard deviations themselves as a tensor.
 
         Returns:
-            (B, 3 f^2, H / f, W / f) float32 of about unit variance.
+            (B, 3 f^2, H / f, W / f) float32, variance of the order of one.
         """
         self._check(hr)
         return F.pixel_unshuffle((hr - lr_up) / self._std(scale), self.factor)

@@ -224,6 +224,22 @@ def test_a_folder_in_the_way_of_an_output_fails_that_file(linearsr, picture):
     assert result.out == "out/b.png\n"
 
 
+@pytest.mark.skipif(os.geteuid() != 0, reason="needs to mount a read-only disk")
+def test_a_disk_mounted_read_only_is_refused(linearsr, fake, picture, tmp_path):
+    disk = tmp_path / "disk"
+    disk.mkdir()
+    if subprocess.run(["mount", "-t", "tmpfs", "-o", "ro", "tmpfs", disk], capture_output=True).returncode != 0:
+        pytest.skip("mounting is not allowed here")
+    try:
+        picture("a.png")
+        result = linearsr("upscale", "a.png", "-o", disk)
+        assert result.code == 2
+        assert "is not writable" in result.err
+        assert fake.calls == []
+    finally:
+        subprocess.run(["umount", disk], check=True)
+
+
 @pytest.mark.skipif(os.geteuid() != 0, reason="needs to mount a small disk")
 def test_a_full_disk_fails_the_file_and_leaves_nothing_behind(linearsr, picture, tmp_path):
     disk = tmp_path / "disk"

@@ -276,13 +276,16 @@ def test_smallest_and_thinnest_pictures_work(kind, size, tmp_path):
     assert after.shape == (*size, 3) and np.abs(after - array).max() <= 4
 
 
-@pytest.mark.parametrize("kind", ["png", "tiff", "ppm"])
-@pytest.mark.parametrize("shape", [(1, 1, 3), (1, 5000, 1), (5000, 1, 4), (700, 3, 2)])
+SHAPES = [(1, 1, 3), (1, 5000, 1), (5000, 1, 4), (700, 3, 2)]
+
+
+@pytest.mark.parametrize(
+    ("kind", "shape"),
+    [(kind, shape) for kind in ("png", "tiff", "ppm") for shape in SHAPES if kind != "ppm" or shape[2] in (1, 3)],
+)
 def test_smallest_and_thinnest_16_bit_pictures_work(kind, shape, tmp_path):
     array = noise(*shape[:2], shape[2], bits=16)
     gray, alpha = shape[2] < 3, shape[2] in (2, 4)
-    if kind == "ppm" and alpha:
-        pytest.skip("PPM holds no alpha")
     color = array if shape[2] in (1, 3) else array[..., 0] if gray else array[..., :3]
     picture = Picture.from_array(color, array[..., -1] if alpha else None)
     write(picture, tmp_path / f"a.{kind}", format=kind)
