@@ -81,7 +81,7 @@ def build_parser() -> argparse.ArgumentParser:
     parser.add_argument("--scales", default="2,3,4", help="whole numbers from 1 to 8 (default: 2,3,4)")
     parser.add_argument("--degradation", choices=("bicubic", "real"), default="bicubic")
     parser.add_argument("--steps", default="1,4", help="solver steps to try (default: 1,4)")
-    parser.add_argument("--tags", default="none", help="none, true (what was really done), or tags such as clean")
+    parser.add_argument("--tags", default="none", help="none, true (what was done), predicted, or tags as clean")
     parser.add_argument("--tile", default="auto", help="auto, off or a size in output pixels (default: auto)")
     parser.add_argument("--lpips-weights", type=Path, metavar="FILE", help="safetensors; without it no LPIPS")
     parser.add_argument("--limit", type=int, help="first N pictures of each folder only")
@@ -129,9 +129,9 @@ def measure(sr: Tensor, hr: Tensor, border: int, lpips: Lpips | None) -> dict[st
 
 
 def choose_tags(text: str, case: Case) -> Tags:
-    """The tags to give to the model for one case."""
-    if text == "none":
-        return None
+    """The tags to give to the model for one case; None asks its tagger."""
+    if text in ("none", "predicted"):
+        return () if text == "none" else None
     return case.tags if text == "true" else parse_tags(text)
 
 
@@ -206,7 +206,7 @@ def check(options: argparse.Namespace) -> tuple[tuple[int, ...], tuple[int, ...]
     """
     if options.limit is not None and options.limit < 1:
         raise ConfigError(f"--limit is {options.limit}, expected at least 1")
-    if options.tags not in ("none", "true"):
+    if options.tags not in ("none", "true", "predicted"):
         parse_tags(options.tags)
     options.tile = parse_tile(options.tile)
     for folder in options.data:
@@ -222,6 +222,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         set_threads(options.threads)
         facts = run_facts("quality", arguments, options.device)
         upscaler = load_upscaler(options.model, options.device, options.dtype)
+        if options.tags == "predicted" and getattr(upscaler, "tagger", None) is None:
+            raise ConfigError(f"model {model_name(options.model)!r} has no tagger", hint="give --tags none")
         lpips = None if options.lpips_weights is None else Lpips.from_file(options.lpips_weights)
         methods = [Method("bicubic", None), Method("lanczos", None)]
         model: dict[str, Any] | None = None

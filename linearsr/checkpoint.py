@@ -1,4 +1,4 @@
-"""A checkpoint folder: config.json, one safetensors file an expert, nothing pickled, everything strict.
+"""A checkpoint folder: config.json, safetensors files of experts, LoRAs and tagger; no pickles, everything strict.
 
 `config.json` lists size and SHA-256 of every file, so a truncated download or a flipped byte is found before the
 network is built. Weights may be stored as float16; they are used as float32 and cast by autocast.
@@ -9,23 +9,36 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-from collections.abc import Mapping
+import shutil
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 
 import torch
 from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
+from safetensors.torch import save
 from torch import Tensor
 
 from linearsr.config import SCHEMA_VERSION, CheckpointConfig, FileEntry, ModelConfig, from_dict, to_dict
 from linearsr.errors import ConfigError, WeightsError
+from linearsr.model.lora import LoraInfo, check_fit, load_lora, merge_lora
+from linearsr.model.low_rank import some
 from linearsr.model.transformer import LinearDiT
 
-__all__ = ["CONFIG_NAME", "load_network", "read_config", "save_checkpoint", "verify_file"]
+__all__ = [
+    "CONFIG_NAME",
+    "LoadedLora",
+    "checked_file",
+    "load_network",
+    "read_config",
+    "save_checkpoint",
+    "verify_file",
+]
 
 CONFIG_NAME = "config.json"
 PICKLE_SUFFIXES = {".pt", ".pth", ".ckpt", ".bin", ".pkl"}
+LoadedLora = tuple[LoraInfo, Mapping[int, Mapping[str, Tensor]], float]
+"""What `load_lora` gave, and how much of it to add: 1 as trained."""
 
 
 def read_config(folder: Path) -> CheckpointConfig:
@@ -97,25 +110,39 @@ def _read_tensors(path: Path) -> dict[str, Tensor]:
         raise WeightsError(f"{path.name!r} is not a safetensors file: {error}", hint="fetch the model again") from error
 
 
-def _some(names: list[str]) -> str:
-    return ", ".join(names[:4]) + (f" and {len(names) - 4} more" if len(names) > 4 else "")
+def checked_file(folder: Path, config: CheckpointConfig, name: str) -> Path:
+    """Path of a file that the config names, after `verify_file`.
+
+    Raises:
+        WeightsError: as `verify_file`, or the config says neither size nor hash.
+    """
+    if name not in config.files:
+        raise WeightsError(f"config.json lists no size and hash for {name!r}", hint="fetch the model again")
+    return verify_file(folder, name, config.files[name])
 
 
-def load_network(folder: Path, config: CheckpointConfig, index: int, device: torch.device | str = "cpu") -> LinearDiT:
-    """Build one expert with its weights, strictly.
+def load_network(
+    folder: Path,
+    config: CheckpointConfig,
+    index: int,
+    device: torch.device | str = "cpu",
+    *,
+    loras: Sequence[LoadedLora] = (),
+) -> LinearDiT:
+    """Build one expert with its weights, strictly, LoRAs merged.
 
     Args:
         folder: checkpoint folder.
         config: from `read_config`.
         index: expert number.
+        device: that the network is put on.
+        loras: merged after the checkpoint's own, in this order; those without this expert change nothing.
 
     Raises:
-        WeightsError: the file is missing, damaged, or a tensor is missing, extra or of another shape (all listed).
+        WeightsError: a file is missing, damaged, or a tensor is missing, extra or of another shape (all listed).
     """
     name = config.experts.files[index]
-    if name not in config.files:
-        raise WeightsError(f"config.json lists no size and hash for {name!r}", hint="fetch the model again")
-    tensors = _read_tensors(verify_file(folder, name, config.files[name]))
+    tensors: Mapping[str, Tensor] = _read_tensors(checked_file(folder, config, name))
     with torch.device("meta"):
         network = LinearDiT(config.model)
     expected = {key: tuple(value.shape) for key, value in network.state_dict().items()}
@@ -127,14 +154,30 @@ def load_network(folder: Path, config: CheckpointConfig, index: int, device: tor
         if tuple(tensors[key].shape) != expected[key]
     ]
     problems = [
-        *([f"missing {_some(missing)}"] if missing else []),
-        *([f"extra {_some(extra)}"] if extra else []),
-        *([_some(wrong)] if wrong else []),
+        *([f"missing {some(missing)}"] if missing else []),
+        *([f"extra {some(extra)}"] if extra else []),
+        *([some(wrong)] if wrong else []),
     ]
     if problems:
         raise WeightsError(f"{name!r} does not fit the network: {'; '.join(problems)}", hint="fetch the model again")
+    own = [_own_lora(folder, config, index)] if config.experts.loras else []
+    for info, additions, weight in (*own, *loras):
+        tensors = merge_lora(tensors, additions[index], info, weight) if index in additions else tensors
     network.load_state_dict({key: value.float() for key, value in tensors.items()}, strict=True, assign=True)
     return network.to(device).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+
+
+def _own_lora(folder: Path, config: CheckpointConfig, index: int) -> LoadedLora:
+    """The LoRA that the checkpoint keeps apart from an expert's weights."""
+    name = config.experts.loras[index]
+    info, additions = load_lora(checked_file(folder, config, name))
+    check_fit(info, config.model, config.experts.boundaries_log_snr, lora=name, name=folder.name)
+    if index not in additions:
+        raise WeightsError(
+            f"{name!r} holds a LoRA of the experts {list(info.experts)}, expected one of expert {index}",
+            hint="fetch the model again",
+        )
+    return info, additions, 1.0
 
 
 def _model_metadata(model: ModelConfig) -> dict[str, str]:
@@ -142,7 +185,12 @@ def _model_metadata(model: ModelConfig) -> dict[str, str]:
 
 
 def save_checkpoint(
-    folder: Path, config: CheckpointConfig, experts: list[Mapping[str, Tensor]], *, dtype: torch.dtype = torch.float16
+    folder: Path,
+    config: CheckpointConfig,
+    experts: list[Mapping[str, Tensor]],
+    *,
+    dtype: torch.dtype = torch.float16,
+    extra: Mapping[str, Path] | None = None,
 ) -> CheckpointConfig:
     """Write weights and config.json; the config comes last, so a broken-off export is never taken for a whole one.
 
@@ -151,27 +199,56 @@ def save_checkpoint(
     Args:
         folder: created if need be; files of the same names are replaced atomically.
         config: its `files` is filled in here.
-        experts: state dict of each expert, expert 0 first.
+        experts: state dict of each expert, expert 0 first; equal where the config names one file several times.
         dtype: of the stored weights.
+        extra: ready-made files to copy into the folder, by the name they get: tagger and LoRAs.
 
     Returns:
         The config as written.
+
+    Raises:
+        ConfigError: the config names a file that is not given, or experts of one file differ.
     """
+    extra = {} if extra is None else extra
+    states = _states_by_file(config, experts)
+    _check_names(config, states, extra)
     folder.mkdir(parents=True, exist_ok=True)
-    files: dict[str, FileEntry] = {}
-    ready: dict[Path, Path] = {}
-    for name, state in zip(config.experts.files, experts, strict=True):
+    for name, state in states.items():
         stored = {key: value.detach().to("cpu", dtype).contiguous() for key, value in state.items()}
-        temporary = folder / f".{name}.tmp"
-        save_file(stored, temporary, metadata=_model_metadata(config.model))
-        files[name] = FileEntry(
-            bytes=temporary.stat().st_size, sha256=hashlib.sha256(temporary.read_bytes()).hexdigest()
-        )
-        ready[temporary] = folder / name
-    written = replace(config, files={**config.files, **files})
-    temporary = folder / f".{CONFIG_NAME}.tmp"
-    temporary.write_text(json.dumps(to_dict(written), indent=2) + "\n", encoding="utf-8")
-    ready[temporary] = folder / CONFIG_NAME
-    for temporary, target in ready.items():
-        os.replace(temporary, target)
+        # Not save_file, whose files none but their owner may read.
+        (folder / f".{name}.tmp").write_bytes(save(stored, metadata=_model_metadata(config.model)))
+    for name, source in extra.items():
+        shutil.copyfile(source, folder / f".{name}.tmp")
+    names = (*states, *extra)
+    written = replace(config, files={**config.files, **{name: _entry(folder / f".{name}.tmp") for name in names}})
+    (folder / f".{CONFIG_NAME}.tmp").write_text(json.dumps(to_dict(written), indent=2) + "\n", encoding="utf-8")
+    for name in (*names, CONFIG_NAME):
+        os.replace(folder / f".{name}.tmp", folder / name)
     return written
+
+
+def _states_by_file(config: CheckpointConfig, experts: list[Mapping[str, Tensor]]) -> dict[str, Mapping[str, Tensor]]:
+    """Weights by the file that holds them, each file once."""
+    states: dict[str, Mapping[str, Tensor]] = {}
+    for name, state in zip(config.experts.files, experts, strict=True):
+        first = states.setdefault(name, state)
+        same = first.keys() == state.keys() and all(torch.equal(first[key], state[key]) for key in first)
+        if first is not state and not same:
+            raise ConfigError(f"experts.files names {name!r} for experts of different weights, expected equal ones")
+    return states
+
+
+def _check_names(config: CheckpointConfig, states: Mapping[str, object], extra: Mapping[str, Path]) -> None:
+    """Refuse files that would replace one another, and a config that names one that is not there."""
+    for name in extra:
+        if name in states or name == CONFIG_NAME or Path(name).name != name:
+            raise ConfigError(f"extra file is named {name!r}, expected a plain name that no other file has")
+    named = (*config.experts.loras, *(() if config.tags.tagger is None else (config.tags.tagger,)))
+    missing = [name for name in named if name not in extra and name not in config.files]
+    if missing:
+        raise ConfigError(f"the config names {some(missing)}, expected each among the extra files")
+
+
+def _entry(path: Path) -> FileEntry:
+    with path.open("rb") as file:
+        return FileEntry(bytes=path.stat().st_size, sha256=hashlib.file_digest(file, "sha256").hexdigest())

@@ -25,12 +25,14 @@ __all__ = [
     "ModelConfig",
     "SamplingConfig",
     "TagsConfig",
+    "check_cfg_scale",
     "check_state_gate",
     "from_dict",
     "to_dict",
 ]
 
 SCHEMA_VERSION = 1
+MAX_CFG_SCALE = 20.0
 T = TypeVar("T")
 
 
@@ -225,7 +227,9 @@ class ExpertsConfig:
     boundaries_log_snr: tuple[float, ...]
     """E - 1 falling log-SNR values between E experts; expert 0 has the highest SNR. Empty for a single network."""
     files: tuple[str, ...]
-    """E weight files, expert 0 first."""
+    """E weight files, expert 0 first; with `loras` several may be the same file."""
+    loras: tuple[str, ...] = ()
+    """Empty, or E LoRA files (`model/lora.py`), each merged into its expert's weights when that is loaded."""
 
     def __post_init__(self) -> None:
         if len(self.files) != len(self.boundaries_log_snr) + 1:
@@ -233,8 +237,22 @@ class ExpertsConfig:
                 f"experts.files names {len(self.files)} files, "
                 f"expected {len(self.boundaries_log_snr) + 1} for {len(self.boundaries_log_snr)} boundaries"
             )
+        if self.loras and len(self.loras) != len(self.files):
+            raise ConfigError(
+                f"experts.loras names {len(self.loras)} files, expected none or {len(self.files)}, one for each expert"
+            )
         if list(self.boundaries_log_snr) != sorted(self.boundaries_log_snr, reverse=True):
             raise ConfigError(f"experts.boundaries_log_snr is {self.boundaries_log_snr}, expected falling values")
+
+
+def check_cfg_scale(value: float, name: str = "cfg_scale") -> None:
+    """Refuse a guidance weight out of range; beyond the upper end every published one has long been too much.
+
+    Raises:
+        ConfigError: not 0 to `MAX_CFG_SCALE`, or not a number.
+    """
+    if not 0.0 <= value <= MAX_CFG_SCALE:
+        raise ConfigError(f"{name} is {value:g}, expected 0 to {MAX_CFG_SCALE:g}", hint="1 is off")
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -250,8 +268,11 @@ class SamplingConfig:
     tile_overlap: int
     """Overlap of neighbouring tiles in output pixels."""
     color_fix: typing.Literal["none", "wavelet", "adain"]
+    cfg_scale: float = 1.0
+    """Weight of classifier-free guidance towards the tags; 1 is off."""
 
     def __post_init__(self) -> None:
+        check_cfg_scale(self.cfg_scale, "sampling.cfg_scale")
         _at_least(self, "sampling", 1, "steps tile")
         _at_least(self, "sampling", 0, "tile_overlap")
         for steps, grid in self.t_grids.items():
@@ -269,6 +290,12 @@ class TagsConfig:
     kind: typing.Literal["closed", "text", "none"]
     vocabulary: tuple[str, ...] = ()
     """Closed vocabulary in embedding order; the null tag is not listed."""
+    tagger: str | None = None
+    """File of the tagger that names the tags of a picture; None where there is none."""
+
+    def __post_init__(self) -> None:
+        if self.tagger is not None and self.kind != "closed":
+            raise ConfigError(f"tags.tagger is {self.tagger!r} with kind {self.kind!r}, expected kind 'closed'")
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

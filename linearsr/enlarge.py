@@ -6,6 +6,7 @@ enlarged input, its window of the noise field) does not depend on how the canvas
 
 from __future__ import annotations
 
+import logging
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -18,7 +19,8 @@ from torch import Tensor
 from linearsr.autoencoders.pixel import PixelAutoencoder
 from linearsr.config import CheckpointConfig
 from linearsr.denoiser import velocity_fn
-from linearsr.errors import ImageError, OutOfMemoryError
+from linearsr.device import free_memory, tile_memory
+from linearsr.errors import ConfigError, ImageError, OutOfMemoryError, WeightsError
 from linearsr.model.conditioning import Conditioning, pad_tag_ids
 from linearsr.model.experts import ExpertBank
 from linearsr.noise import NoiseField
@@ -26,12 +28,15 @@ from linearsr.resize import resize_window
 from linearsr.samplers import SAMPLERS
 from linearsr.sizing import OutputSize
 from linearsr.tags.vocabulary import tag_ids
-from linearsr.tiling import MIN_TILE, Tile, TilePlan, plan_tiles, run_tiled
+from linearsr.tiling import MIN_TILE, Tile, TilePlan, check_tile, plan_tiles, run_tiled
 
-__all__ = ["Blend", "Engine", "Enlargement", "enlarge"]
+__all__ = ["Blend", "Engine", "Enlargement", "check_tiling", "choose_overlap", "choose_tile", "enlarge", "make_engine"]
 
 Blend = Literal["tiles", "steps"]
+logger = logging.getLogger(__name__)
 Progress = Callable[[float], None]
+WHOLE_FACTOR = 1.5
+"""`auto` takes a picture whole if neither side is longer than this many tiles: two tiles would cost more."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,6 +56,77 @@ class Engine:
         return self.config.autoencoder.factor * self.config.model.patch_size
 
 
+def choose_tile(engine: Engine, tile: str | int, padded: tuple[int, int], batch_size: int = 1) -> int | None:
+    """Side of a tile in output pixels for what was asked; None for the whole canvas at once.
+
+    Args:
+        engine: gives the model's own tile and the device.
+        tile: `auto`, `off` or a side.
+        padded: (height, width) of the canvas.
+        batch_size: tiles a call of the network.
+    """
+    if tile == "off":
+        return None
+    if tile == "auto":
+        side = _fitting_side(engine, batch_size)
+        return None if max(padded) <= WHOLE_FACTOR * side else side
+    return int(tile)
+
+
+def choose_overlap(engine: Engine, tile: str | int, overlap: int | None) -> int:
+    """Pixels that neighbouring tiles share: as asked, or the model's own as far as the tile has room for it."""
+    if overlap is not None:
+        return overlap
+    side = engine.config.sampling.tile if isinstance(tile, str) else tile
+    return min(engine.config.sampling.tile_overlap, max(0, side) // 2 // engine.grid * engine.grid)
+
+
+def check_tiling(engine: Engine, tile: str | int, overlap: int | None) -> None:
+    """Refuse a tile or overlap that this model cannot serve.
+
+    Raises:
+        ConfigError: names the value and what fits.
+    """
+    if isinstance(tile, str) and tile not in ("auto", "off"):
+        raise ConfigError(f"tile is {tile!r}, expected auto, off or a number of pixels", hint="use `--tile auto`")
+    shared = choose_overlap(engine, tile, overlap)
+    if tile != "off":
+        check_tile(engine.config.sampling.tile if isinstance(tile, str) else tile, shared, engine.grid)
+
+
+def _fitting_side(engine: Engine, batch_size: int) -> int:
+    """The model's own tile, halved until a batch (or a whole picture, see `WHOLE_FACTOR`) fits into free memory."""
+    side, free = engine.config.sampling.tile, free_memory(engine.device)
+    while free is not None and side // 2 >= MIN_TILE:
+        need = tile_memory(engine.config, side, side, engine.dtype) * max(batch_size, WHOLE_FACTOR**2)
+        if need <= free // 2:
+            break
+        side = side // 2 // engine.grid * engine.grid
+    return side
+
+
+def make_engine(config: CheckpointConfig, bank: ExpertBank, device: torch.device, dtype: torch.dtype | None) -> Engine:
+    """Put the parts of a model together.
+
+    Raises:
+        WeightsError: a family that this version does not run.
+        ConfigError: parts that do not fit one another.
+    """
+    if config.autoencoder.kind != "pixel":
+        raise WeightsError(
+            f"the model uses the {config.autoencoder.kind!r} autoencoder, expected 'pixel'",
+            hint="this version runs the compact family only",
+        )
+    engine = Engine(config, PixelAutoencoder(config.autoencoder), bank, device, dtype)
+    check_tile(config.sampling.tile, config.sampling.tile_overlap, engine.grid)
+    if engine.autoencoder.latent_channels != config.model.in_channels:
+        raise ConfigError(
+            f"model.in_channels is {config.model.in_channels}, expected {engine.autoencoder.latent_channels} "
+            f"for an autoencoder factor of {config.autoencoder.factor}"
+        )
+    return engine
+
+
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Enlargement:
     """What one enlargement is: everything that decides the result, nothing about how it is computed."""
@@ -65,6 +141,13 @@ class Enlargement:
     noise: NoiseField
     tags: tuple[str, ...]
     """Canonical names."""
+    cfg_scale: float = 1.0
+    """Weight of classifier-free guidance; 1 is off."""
+
+    @property
+    def guidance(self) -> float:
+        """Weight that acts: without tags both predictions are one and the same, and a second run would be wasted."""
+        return self.cfg_scale if self.tags else 1.0
 
     @property
     def padded(self) -> tuple[int, int]:
@@ -131,6 +214,16 @@ def enlarge(
         OutOfMemoryError: the smallest tile does not fit.
         ImageError: the network gives values that are not finite, in full precision too.
     """
+    logger.debug(
+        "%dx%d to %dx%d, times %s, tags %s, guidance %g, %s, %s on %s",
+        *(job.lr.shape[2], job.lr.shape[1], job.out.width, job.out.height),
+        [round(float(t), 3) for t in job.ts[:-1]],
+        ", ".join(job.tags) if job.tags else "none",
+        job.guidance,
+        "whole" if tile is None else f"tiles of at most {tile}",
+        "float32" if job.engine.dtype is None else str(job.engine.dtype).removeprefix("torch."),
+        job.engine.device,
+    )
     run = _blend_tiles if blend == "tiles" else _blend_steps
     while True:
         plan = plan_tiles(*job.padded, tile, overlap if tile is None else min(overlap, tile // 2), job.engine.grid)
@@ -164,7 +257,9 @@ def _blend_tiles(job: Enlargement, plan: TilePlan, batch_size: int, progress: Pr
     def sample(tiles: list[Tile]) -> Tensor:
         lr_up = job.lr_up(tiles)
         for dtype in (engine.dtype, None):  # anything not finite is tried once more in full precision
-            v_fn = velocity_fn(engine.bank, engine.config.flow, job.condition(lr_up), autocast_dtype=dtype)
+            v_fn = velocity_fn(
+                engine.bank, engine.config.flow, job.condition(lr_up), cfg_scale=job.guidance, autocast_dtype=dtype
+            )
             latent = sampler(v_fn, job.start(tiles), job.ts)
             if bool(torch.isfinite(latent).all()):
                 return engine.autoencoder.decode(latent, lr_up, job.scale)
@@ -184,7 +279,9 @@ def _blend_steps(job: Enlargement, plan: TilePlan, batch_size: int, progress: Pr
         def velocity(tiles: list[Tile]) -> Tensor:
             cond = job.condition(job.lr_up(tiles))
             state = torch.stack([pixels[:, tile.rows, tile.cols] for tile in tiles]).to(engine.device)
-            v_fn = velocity_fn(engine.bank, engine.config.flow, cond, autocast_dtype=engine.dtype)
+            v_fn = velocity_fn(
+                engine.bank, engine.config.flow, cond, cfg_scale=job.guidance, autocast_dtype=engine.dtype
+            )
             return F.pixel_shuffle(v_fn(F.pixel_unshuffle(state, factor), t), factor)
 
         return F.pixel_unshuffle(run_tiled(velocity, plan, batch_size=batch_size)[None], factor)

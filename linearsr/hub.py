@@ -7,15 +7,24 @@ import; it is imported only when a Hub id is given.
 
 from __future__ import annotations
 
+import math
 import re
+from collections.abc import Sequence
+from dataclasses import dataclass
 from importlib import resources
 from pathlib import Path
 from typing import Protocol
 
-from linearsr.checkpoint import CONFIG_NAME
-from linearsr.errors import WeightsError
+import torch
 
-__all__ = ["BUNDLED", "ModelSource", "find_model"]
+from linearsr.checkpoint import CONFIG_NAME, LoadedLora, checked_file, load_network, read_config
+from linearsr.config import CheckpointConfig
+from linearsr.errors import ConfigError, WeightsError
+from linearsr.model.lora import check_fit, load_lora
+from linearsr.model.transformer import LinearDiT
+from linearsr.tags.tagger import Tagger
+
+__all__ = ["BUNDLED", "Model", "ModelSource", "find_model", "open_model"]
 
 BUNDLED = "compact"
 COMMIT = re.compile(r"[0-9a-f]{40}")
@@ -108,3 +117,79 @@ def find_model(model: str | Path) -> ModelSource:
         f"model {text!r} is neither {BUNDLED!r}, a folder, nor a Hub id such as owner/name",
         hint=f"use `--model {BUNDLED}`, or give a folder that holds {CONFIG_NAME}",
     )
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Model:
+    """An opened model: its config, and its parts when they are asked for."""
+
+    source: ModelSource
+    config: CheckpointConfig
+    loras: tuple[LoadedLora, ...] = ()
+    """A user's own, merged into each expert."""
+
+    def load_expert(self, index: int, device: torch.device) -> LinearDiT:
+        """One expert with LoRAs merged, on a device.
+
+        Raises:
+            WeightsError: its files cannot be had, or do not fit.
+        """
+        experts = self.config.experts
+        for name in experts.loras[index : index + 1]:
+            self.source.fetch(name)
+        path = self.source.fetch(experts.files[index])
+        return load_network(path.parent, self.config, index, device, loras=self.loras)
+
+    def load_tagger(self) -> Tagger | None:
+        """The model's own tagger, if it has one.
+
+        Raises:
+            WeightsError: it cannot be had, or is not one.
+        """
+        name = self.config.tags.tagger
+        if name is None:
+            return None
+        from linearsr.tags.compact import load_tagger
+
+        path = checked_file(self.source.fetch(name).parent, self.config, name)
+        return load_tagger(path, self.config.tags.vocabulary)
+
+
+def open_model(model: str | Path, loras: Sequence[tuple[str | Path, float]] = ()) -> Model:
+    """Find a model and read its config; weights load later, but LoRA files are read and checked here.
+
+    Args:
+        model: as `find_model`.
+        loras: path and weight of LoRA files for this model; 1 is as trained.
+
+    Raises:
+        WeightsError: no such model or LoRA, or one that does not fit.
+        ConfigError: a weight is no finite number.
+    """
+    source = find_model(model)
+    config = read_config(source.fetch(CONFIG_NAME).parent)
+    return Model(source=source, config=config, loras=_read_loras(loras, config, source.name))
+
+
+def _read_loras(
+    loras: Sequence[tuple[str | Path, float]], config: CheckpointConfig, name: str
+) -> tuple[LoadedLora, ...]:
+    """Read LoRA files that a user wants merged into a model, and check that they are for this one.
+
+    Args:
+        loras: path and weight of each.
+        config: of the model.
+        name: of the model, for messages.
+
+    Raises:
+        WeightsError: as `load_lora` and `check_fit`.
+        ConfigError: a weight is no finite number.
+    """
+    opened = []
+    for path, weight in loras:
+        if not math.isfinite(weight):
+            raise ConfigError(f"weight of LoRA {str(path)!r} is {weight:g}, expected a finite number", hint="use 1")
+        info, additions = load_lora(Path(path))
+        check_fit(info, config.model, config.experts.boundaries_log_snr, lora=str(path), name=name)
+        opened.append((info, additions, weight))
+    return tuple(opened)

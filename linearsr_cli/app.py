@@ -26,6 +26,8 @@ __all__ = ["COMMANDS", "app", "main"]
 COMMANDS: dict[str, tuple[str, str]] = {
     "upscale": ("linearsr_cli.commands.upscale", "Enlarge and restore photographs."),
     "train": ("linearsr_cli.commands.train", "Train a model from a recipe."),
+    "finetune": ("linearsr_cli.commands.finetune", "Adapt a model to photographs of one kind."),
+    "knee": ("linearsr_cli.commands.knee", "Replay a training curve and show its knee."),
     "doctor": ("linearsr_cli.commands.doctor", "Show versions, devices and memory, and try a small picture."),
 }
 """Command -> module and one line of help. A module that does not exist is left out."""

@@ -5,13 +5,14 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from linearsr_cli.items import PlanItem
-from linearsr_cli.settings import BUILTIN_MODEL, UpscaleOptions
+from linearsr_cli.settings import UpscaleOptions
+from linearsr_cli.tags import TagTable, UsedTags, check_rows
 
 if TYPE_CHECKING:
     from linearsr.image_io import Picture
     from linearsr.pipeline import Upscaler
 
-__all__ = ["load_upscaler", "picture_settings", "shows_through", "write_settings"]
+__all__ = ["find_tags", "load_upscaler", "picture_settings", "shows_through", "write_settings"]
 
 
 def shows_through(picture: Picture, options: UpscaleOptions) -> bool:
@@ -19,34 +20,50 @@ def shows_through(picture: Picture, options: UpscaleOptions) -> bool:
     return picture.alpha is not None and options.alpha != "drop" and bool((picture.alpha < 1.0 - 1.0 / 512.0).any())
 
 
-def load_upscaler(options: UpscaleOptions) -> Upscaler:
+def load_upscaler(options: UpscaleOptions, table: TagTable | None = None) -> Upscaler:
     """Load the model and let it check the settings that only it can judge.
 
+    Args:
+        options: of the run.
+        table: tags of `--tags-from`.
+
     Raises:
-        WeightsError, DeviceError: the model cannot be had, or not on this device.
-        ConfigError: a setting does not fit the model.
+        WeightsError, DeviceError: the model or a LoRA cannot be had, or not on this device.
+        ConfigError: a setting, or a tag of the table, does not fit the model.
     """
     from linearsr.pipeline import Upscaler
 
-    upscaler = Upscaler.from_pretrained(options.model, device=options.device, dtype=options.dtype)
-    upscaler.validate(**network_settings(options))
+    upscaler = Upscaler.from_pretrained(
+        options.model,
+        device=options.device,
+        dtype=options.dtype,
+        tagger=options.tagger,
+        loras=() if options.lora is None else options.lora,
+    )
+    upscaler.validate(tags=options.tags, **network_settings(options))
+    if table is not None:
+        check_rows(table, lambda tags: upscaler.validate(tags=tags))
     return upscaler
 
 
-def picture_tags(options: UpscaleOptions) -> tuple[str, ...] | str | None:
-    """Tags in the model's words; those of other models are left to the model."""
-    if options.tags is None or options.model != BUILTIN_MODEL:
-        return options.tags
-    from linearsr.tags.vocabulary import parse_tags
+def find_tags(item: PlanItem, picture: Picture, upscaler: Upscaler, options: UpscaleOptions) -> UsedTags:
+    """Tags of one picture and where they come from.
 
-    return parse_tags(options.tags)
+    Raises:
+        WeightsError: the model's own tagger cannot be had.
+    """
+    given = options.tags if item.row is None else item.row.tags
+    names = upscaler.find_tags(picture, given)
+    if given is not None:
+        return UsedTags(names=names, origin="user" if item.row is None else "csv")
+    return UsedTags(names=names, origin="none" if upscaler.tagger is None else "tagger")
 
 
 def network_settings(options: UpscaleOptions) -> dict[str, Any]:
     """Keyword arguments that `Upscaler.validate` and `Upscaler.upscale_picture` share."""
     return {
         "steps": options.steps,
-        "tags": picture_tags(options),
+        "cfg_scale": options.cfg_scale,
         "tile": options.tile,
         "tile_overlap": options.tile_overlap,
         "batch_size": options.batch_size,

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Literal
 
@@ -10,6 +11,7 @@ from linearsr.errors import LinearSRError
 from linearsr_cli.errors import describe
 from linearsr_cli.inputs import Source
 from linearsr_cli.naming import Place
+from linearsr_cli.tags import TagRow, TagTable, UsedTags
 
 __all__ = ["Plan", "PlanItem"]
 
@@ -32,6 +34,8 @@ class PlanItem:
     bit_depth: int = 8
     output: Path | None = None
     """None for stdout, and for items that fail before they have a name."""
+    row: TagRow | None = None
+    """Its tags in `--tags-from`, if it is listed there."""
     notes: tuple[str, ...] = ()
     error: LinearSRError | None = None
 
@@ -40,7 +44,14 @@ class PlanItem:
         """Output pixels."""
         return self.width * self.height
 
-    def event(self, status: str, *, seconds: float = 0.0, notes: tuple[str, ...] | None = None) -> dict[str, object]:
+    def event(
+        self,
+        status: str,
+        *,
+        seconds: float = 0.0,
+        notes: tuple[str, ...] | None = None,
+        tags: UsedTags | None = None,
+    ) -> dict[str, object]:
         """The JSON line of this file; its fields are described in `linearsr_cli.job`."""
         line: dict[str, object] = {
             "event": "file",
@@ -51,6 +62,8 @@ class PlanItem:
             "height": self.height,
             "scale": round(self.scale, 4),
             "seconds": round(seconds, 3),
+            "tags": None if tags is None else list(tags.names),
+            "tags_from": None if tags is None else tags.origin,
             "notes": list(self.notes if notes is None else notes),
         }
         if self.error is not None:
@@ -73,6 +86,10 @@ class Plan:
 
     items: tuple[PlanItem, ...]
     place: Place
+    table: TagTable | None = None
+    """Tags of `--tags-from`."""
+    saved_tags: Mapping[str, str] = field(default_factory=dict)
+    """Rows that `--save-tags` found in its file and keeps."""
 
     @property
     def todo(self) -> tuple[PlanItem, ...]:

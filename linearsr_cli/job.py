@@ -3,12 +3,13 @@ r"""Doing a plan: load the model once, then file after file; one bad file does n
 With `--json`, stdout holds one object a line. For every input, as soon as it is finished:
 
     {"event": "file", "input": "a.jpg", "output": "out/a.jpg", "status": "done", "width": 2560, "height": 1920,
-     "scale": 4.0, "seconds": 5.1, "notes": []}
+     "scale": 4.0, "seconds": 5.1, "tags": ["jpeg"], "tags_from": "tagger", "notes": []}
 
 `status` is `done`, `skipped` (a complete result was there) or `failed`, which adds `error` and mostly `hint`;
 `--dry-run` has `planned` instead of `done`. `output` is null for stdout and where an input failed before it had a
-name; width and height are output pixels, 0 if unknown; `scale` is the geometric mean of the two side ratios; `notes`
-say what could not be kept. Last comes
+name; width and height are output pixels, 0 if unknown; `scale` is the geometric mean of the two side ratios; `tags`
+are what the model was told and `tags_from` is where they come from: `user` (`--tags`), `csv` (`--tags-from`), `tagger`
+or `none`, both null unless done; `notes` say what could not be kept. Last comes
 
     {"event": "summary", "done": 1, "skipped": 0, "failed": 0, "seconds": 6.0, "megapixels": 4.92, "exit_code": 0}
 
@@ -26,13 +27,14 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from linearsr.errors import DeviceError, ImageError, LinearSRError, OutOfMemoryError, WeightsError
-from linearsr_cli.calls import load_upscaler, picture_settings, shows_through, write_settings
+from linearsr_cli.calls import find_tags, load_upscaler, picture_settings, shows_through, write_settings
 from linearsr_cli.errors import ExitCode, debug_wanted, describe, exit_code_of, exit_code_of_files
 from linearsr_cli.items import Plan, PlanItem
 from linearsr_cli.output import Output, clean
 from linearsr_cli.progress import Progress, open_progress
 from linearsr_cli.settings import UpscaleOptions
 from linearsr_cli.signals import Stopped, hold
+from linearsr_cli.tags import UsedTags, write_tags
 
 if TYPE_CHECKING:
     from linearsr.image_io import Picture
@@ -60,6 +62,8 @@ class Tally:
     skipped: int = 0
     pixels: int = 0
     failures: list[tuple[str, BaseException]] = field(default_factory=list)
+    tags: dict[str, str] = field(default_factory=dict)
+    """Of the pictures that were done, by name."""
 
     def exit_code(self) -> ExitCode:
         """Code of a run that came to its end."""
@@ -112,7 +116,7 @@ class Job:
             return
         pixels = sum(item.pixels for item in todo)
         with open_progress(self.options.progress, self.out, files=len(todo), pixels=pixels) as progress:
-            upscaler = load_upscaler(self.options)
+            upscaler = load_upscaler(self.options, self.plan.table)
             for item in todo:
                 self.one(item, upscaler, progress)
 
@@ -125,10 +129,10 @@ class Job:
         started = time.perf_counter()
         progress.begin(item.source.name, item.pixels)
         try:
-            picture, result = self.upscale(item, upscaler, progress)
+            picture, result, tags = self.upscale(item, upscaler, progress)
             with hold():  # a file that is written is also reported
                 notes = self.save_all(item, picture, result)
-                self.succeed(item, notes, time.perf_counter() - started, progress)
+                self.succeed(item, notes, tags, time.perf_counter() - started, progress)
             return
         except OutOfMemoryError as error:
             failure: BaseException = error
@@ -139,28 +143,34 @@ class Job:
         progress.end(f"{clean(item.source.name)} failed")
         self.fail(item, failure, time.perf_counter() - started)
 
-    def succeed(self, item: PlanItem, notes: tuple[str, ...], seconds: float, progress: Progress) -> None:
+    def succeed(
+        self, item: PlanItem, notes: tuple[str, ...], tags: UsedTags, seconds: float, progress: Progress
+    ) -> None:
         """Count and report a finished item."""
         self.tally.done += 1
         self.tally.pixels += item.pixels
+        self.tally.tags[item.source.name] = tags.text
+        self.out.detail(f"tags: {clean(item.source.name)}: {tags.text if tags.names else 'none'} ({tags.origin})")
         for note in notes:
             self.out.info(f"note: {clean(item.source.name)}: {note}")
         where = "stdout" if item.output is None else clean(item.output)
         progress.end(f"{clean(item.source.name)} -> {where} {item.width}x{item.height} in {seconds:.1f} s")
-        event = item.event("done", seconds=seconds, notes=notes)
+        event = item.event("done", seconds=seconds, notes=notes, tags=tags)
         if item.output is None:
             self.out.event(event)
         else:
             self.out.result(item.output, event)
 
-    def upscale(self, item: PlanItem, upscaler: Upscaler, progress: Progress) -> tuple[Picture, Picture]:
-        """Read and upscale one picture; gives the input and the result."""
+    def upscale(self, item: PlanItem, upscaler: Upscaler, progress: Progress) -> tuple[Picture, Picture, UsedTags]:
+        """Read and upscale one picture; gives the input, the result and the tags."""
         from linearsr.image_io import check_writable, read
 
         picture = read(item.source.path)
         check_writable(item.format, item.width, item.height, has_alpha=shows_through(picture, self.options))
-        result = upscaler.upscale_picture(picture, progress=progress.fraction, **picture_settings(item, self.options))
-        return picture, result
+        tags = find_tags(item, picture, upscaler, self.options)
+        settings = picture_settings(item, self.options)
+        result = upscaler.upscale_picture(picture, tags=tags.names, progress=progress.fraction, **settings)
+        return picture, result, tags
 
     def save_all(self, item: PlanItem, picture: Picture, result: Picture) -> tuple[str, ...]:
         """Write the result and its comparison.
@@ -234,12 +244,34 @@ def run_job(plan: Plan, options: UpscaleOptions, out: Output) -> ExitCode:
         code = job.tally.exit_code()
     except (Stopped, LinearSRError) as error:
         code = ExitCode(error.exit_code) if isinstance(error, Stopped) else exit_code_of(error)
+        save_tags(job)
         summarise(job, code, time.perf_counter() - started)
         raise
     else:
         code = job.tally.exit_code()
+    if not save_tags(job) and code is ExitCode.DONE:
+        code = ExitCode.SOME_FAILED
     summarise(job, code, time.perf_counter() - started)
     return code
+
+
+def save_tags(job: Job) -> bool:
+    """Write the table of `--save-tags`, if one is asked for; without a picture done, what is there stays.
+
+    Returns:
+        False if it could not be written; the pictures themselves are saved.
+    """
+    path = job.options.save_tags
+    if path is None or (not job.tally.tags and Path(path).exists()):
+        return True
+    try:
+        with hold():
+            write_tags(Path(path), {**job.plan.saved_tags, **job.tally.tags})
+    except LinearSRError as error:
+        job.out.failure(path, error)
+        return False
+    job.out.detail(f"tags saved: {clean(path)}")
+    return True
 
 
 def summarise(job: Job, code: ExitCode, seconds: float) -> None:

@@ -40,7 +40,6 @@ __all__ = [
     "SizeOption",
     "StepsOption",
     "SuffixOption",
-    "TagsOption",
     "TileOption",
     "TileOverlapOption",
     "VerboseOption",
@@ -186,15 +185,6 @@ SeedOption = Annotated[
         rich_help_panel=PICTURE,
         parser=whole_number,
         help="Another seed, other details; no effect on 1 step.",
-    ),
-]
-TagsOption = Annotated[
-    str | None,
-    typer.Option(
-        "--tags",
-        metavar="LIST",
-        rich_help_panel=PICTURE,
-        help="What ails the input: clean, or any of blur, noise, jpeg, each with :weak or :strong.",
     ),
 ]
 AlphaOption = Annotated[

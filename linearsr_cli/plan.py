@@ -24,7 +24,9 @@ from linearsr_cli.plan_checks import (
     with_existing,
     with_unwritable,
 )
+from linearsr_cli.plan_tags import check_save_tags, plan_tags
 from linearsr_cli.settings import UpscaleOptions
+from linearsr_cli.tags import TagRow, read_tags
 
 __all__ = ["make_plan", "show_plan"]
 
@@ -49,17 +51,20 @@ def make_plan(options: UpscaleOptions, stdin_file: Path | None, out: Output) -> 
     sources = expand_inputs(tokens, recursive=options.recursive, stdin_file=stdin_file, leave_out=leave_out)
     if not sources:
         raise NoInputError("no picture among the inputs", hint="system files such as Thumbs.db do not count")
-    items = [_plan_one(source, place, options) for source in sources[: options.limit]]
+    table = None if options.tags_from is None else read_tags(options.tags_from)
+    rows = {} if table is None else plan_tags(table, sources, options, out)
+    items = [_plan_one(source, place, options, rows.get(source.name)) for source in sources[: options.limit]]
     refuse_clashes(items, sources, options)
+    saved_tags = check_save_tags(items, sources, options)
     items = list(with_existing(items, options))
     items = list(with_unwritable(items, place))
-    plan = Plan(items=tuple(items), place=place)
+    plan = Plan(items=tuple(items), place=place, table=table, saved_tags=saved_tags)
     warn_of_full_disk(plan, out)
     return plan
 
 
-def _plan_one(source: Source, place: Place, options: UpscaleOptions) -> PlanItem:
-    item = PlanItem(source=source, action="upscale")
+def _plan_one(source: Source, place: Place, options: UpscaleOptions, row: TagRow | None) -> PlanItem:
+    item = PlanItem(source=source, action="upscale", row=row)
     if source.error is not None:
         return item.failed(source.error)
     from linearsr.image_io import check_writable, probe

@@ -18,10 +18,12 @@ from linearsr_cli.output import Output, clean
 from linearsr_cli.settings import UpscaleOptions
 
 __all__ = [
+    "file_key",
     "refuse_clashes",
     "refuse_too_large",
     "size_text",
     "warn_of_full_disk",
+    "why_not_writable",
     "with_existing",
     "with_unwritable",
 ]
@@ -53,7 +55,7 @@ def refuse_too_large(item: PlanItem) -> None:
         )
 
 
-def _key(path: Path) -> str:
+def file_key(path: Path) -> str:
     """One name for one file, however it is spelled."""
     return os.path.normcase(os.path.realpath(path))
 
@@ -74,13 +76,13 @@ def refuse_clashes(items: list[PlanItem], sources: list[Source], options: Upscal
         ConfigError: names both files.
     """
     usable = [source for source in sources if source.error is None]
-    inputs = {_key(source.path): source.name for source in usable}
+    inputs = {file_key(source.path): source.name for source in usable}
     on_disk = {_identity(source.path): source.name for source in usable}
     outputs: dict[str, str] = {}
     for item in items:
         if item.output is None or item.action == "fail":
             continue
-        key, name = _key(item.output), item.source.name
+        key, name = file_key(item.output), item.source.name
         identity = _identity(item.output)
         replaced = inputs.get(key, None if identity is None else on_disk.get(identity))
         if replaced is not None:
@@ -94,7 +96,7 @@ def refuse_clashes(items: list[PlanItem], sources: list[Source], options: Upscal
                 hint="upscale them in separate runs, or give the folder above with `-r` to keep the tree",
             )
         outputs[key] = name
-    compare = None if options.compare is None else _key(Path(options.compare))
+    compare = None if options.compare is None else file_key(Path(options.compare))
     if options.compare is not None and options.on_exists != "overwrite" and Path(options.compare).is_file():
         raise ConfigError(
             f"compare is {options.compare!r}, which exists already",
@@ -139,7 +141,7 @@ def with_unwritable(items: list[PlanItem], place: Place) -> Iterator[PlanItem]:
         ConfigError: no result of a place named with `-o` could be written.
     """
     folders = {item.output.parent for item in items if item.action == "upscale" and item.output is not None}
-    refused = {folder: error for folder in folders if (error := _why_not_writable(folder)) is not None}
+    refused = {folder: error for folder in folders if (error := why_not_writable(folder)) is not None}
     if refused and len(refused) == len(folders) and place.path is not None:
         first = next(iter(refused.values()))
         raise ConfigError(first.message, hint=first.hint)
@@ -150,7 +152,7 @@ def with_unwritable(items: list[PlanItem], place: Place) -> Iterator[PlanItem]:
             yield item
 
 
-def _why_not_writable(folder: Path) -> ImageError | None:
+def why_not_writable(folder: Path) -> ImageError | None:
     """Why no file can be made in a folder that may not exist yet."""
     nearest = next(path for path in (folder.absolute(), *folder.absolute().parents) if os.path.lexists(path))
     hint = "choose another folder with `-o`"

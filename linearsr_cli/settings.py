@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
+import math
 import os
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-from linearsr.errors import ConfigError
+from linearsr.errors import ConfigError, WeightsError
 from linearsr.sizing import check_scale, parse_size
 
-__all__ = ["FORMATS", "UpscaleOptions", "check_options", "parse_tile"]
+__all__ = ["FORMATS", "UpscaleOptions", "check_options", "parse_lora", "parse_tile"]
 
 FORMATS = {
     "png": "PNG",
@@ -67,7 +68,16 @@ class UpscaleOptions:
     steps: int | None = None
     seed: int = 0
     tags: str | None = None
-    """Comma-separated; `None` leaves them to the model."""
+    """Comma-separated; `None` leaves them to the tagger."""
+    tagger: Literal["auto", "none"] = "auto"
+    tags_from: str | None = None
+    """CSV file with tags by path, for the pictures that it lists."""
+    save_tags: str | None = None
+    """CSV file to write the tags of what was done to."""
+    cfg_scale: float | None = None
+    """Weight of guidance towards the tags, 0 to 20; 1 is off."""
+    lora: tuple[tuple[str, float], ...] | None = None
+    """LoRA files and their weights."""
     tile: Tile = "auto"
     """Side in output pixels."""
     tile_overlap: int | None = None
@@ -133,15 +143,35 @@ def parse_tile(text: str) -> Tile:
     return side
 
 
+def parse_lora(text: str) -> tuple[str, float]:
+    r"""Read `PATH` or `PATH:WEIGHT`; what follows the last colon is a weight only if it is a number, so `C:\x` works.
+
+    Raises:
+        ConfigError: no path, or a weight that is not finite.
+    """
+    path, colon, last = text.rpartition(":")
+    try:
+        weight = float(last) if colon else None
+    except ValueError:
+        weight = None
+    if weight is None:
+        path, weight = text, 1.0
+    if not path or not math.isfinite(weight):
+        raise ConfigError(f"lora is {text!r}, expected PATH or PATH:WEIGHT", hint="`--lora faces.safetensors:0.7`")
+    return path, weight
+
+
 def check_options(options: UpscaleOptions) -> None:
     """Refuse values out of range and options that exclude one another, before any file is looked at.
 
     Raises:
         ConfigError: the first problem found, with the value and the nearest valid command.
+        WeightsError: a LoRA file that is not there.
     """
     _check_inputs(options)
     _check_size(options)
     _check_network(options)
+    _check_tags(options)
     _check_file_kind(options)
     _check_reporting(options)
 
@@ -159,7 +189,7 @@ def _check_inputs(options: UpscaleOptions) -> None:
         )
     if options.files_from == "-" and "-" in options.inputs:
         raise ConfigError("stdin is asked for twice, as a picture and as a list of files", hint="drop one of them")
-    for name in ("output", "compare", "files_from", "model"):
+    for name in ("output", "compare", "files_from", "model", "tags_from", "save_tags"):
         value = getattr(options, name)
         if value is not None and value.startswith("-") and value != "-":
             flag = name.replace("_", "-")
@@ -210,10 +240,26 @@ def _check_network(options: UpscaleOptions) -> None:
         raise ConfigError(
             f"color-strength is {options.color_strength:g}, expected 0 to 1", hint="`--color-fix none` turns it off"
         )
+    for path, _ in () if options.lora is None else options.lora:
+        if not Path(path).is_file():
+            what = "is a folder, expected a file" if Path(path).is_dir() else "does not exist"
+            raise WeightsError(f"lora is {path!r}, which {what}", hint="give the file that `linearsr finetune` wrote")
+
+
+def _check_tags(options: UpscaleOptions) -> None:
+    if options.tags is not None and options.tags_from is not None:
+        raise ConfigError("--tags and --tags-from are both given, expected one of them", hint="drop one of them")
     if options.tags is not None and options.model == BUILTIN_MODEL:
         from linearsr.tags.vocabulary import parse_tags
 
         parse_tags(options.tags)
+    for flag, path in (("tags-from", options.tags_from), ("save-tags", options.save_tags)):
+        if path in ("", "-"):
+            raise ConfigError(f"{flag} is {path!r}, expected the name of a CSV file", hint=f"`--{flag} tags.csv`")
+    if options.cfg_scale is not None:
+        from linearsr.config import check_cfg_scale
+
+        check_cfg_scale(options.cfg_scale, "cfg-scale")
 
 
 def _check_file_kind(options: UpscaleOptions) -> None:

@@ -187,7 +187,7 @@ def photos(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="session")
 def tiny_recipe() -> Callable:
-    """The packaged recipe shrunk to a network and a run of a few seconds, with further overrides."""
+    """The packaged recipe shrunk to a network and to stages of a few seconds in all, with further overrides."""
     from linearsr_train.config import load_recipe
 
     changes = {
@@ -198,15 +198,35 @@ def tiny_recipe() -> Callable:
         "data.crop": 32,
         "data.num_workers": 0,
         "data.validation_fraction": 0.3,
-        "optim.warmup_steps": 3,
-        "loop.max_steps": 20,
         "loop.batch_size": 4,
         "loop.mixed_precision": "no",
         "loop.checkpoint_steps": 10,
-        "loop.validation_steps": 10,
         "loop.validation_photos": 2,
         "loop.validation_crop": 32,
         "loop.log_steps": 4,
+        "stages.pretrain.max_steps": 20,
+        "stages.pretrain.warmup_steps": 3,
+        "stages.pretrain.validation_steps": 10,
+        "stages.experts.max_steps": 4,
+        "stages.experts.warmup_steps": 1,
+        "stages.experts.validation_steps": 2,
+        "stages.sft.max_steps": 2,
+        "stages.sft.warmup_steps": 1,
+        "stages.sft.validation_steps": 2,
+        "experts.lora_rank": 4,
+        "tagger.max_steps": 4,
+        "tagger.batch_size": 4,
+        "tagger.warmup_steps": 1,
+        "tagger.mixed_precision": "no",
+        "tagger.crop": 32,
+        "tagger.margin": 4,
+        "tagger.widths": [4, 8],
+        "tagger.hidden": 8,
+        "tagger.num_samples": 8,
+        "tagger.num_workers": 0,
+        "tagger.checkpoint_steps": 2,
+        "tagger.calibration_samples": 4,
+        "tagger.report_samples": 4,
     }
 
     def make(**overrides):

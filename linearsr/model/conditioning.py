@@ -36,13 +36,15 @@ def pad_tag_ids(ids: list[list[int]], device: torch.device | str = "cpu") -> tup
     """Lay out tag ids for a batch: the null token first, then the tags, then padding.
 
     Args:
-        ids: for each batch element up to `MAX_TAGS` ids >= 1.
+        ids: for each batch element any number of ids >= 1.
 
     Returns:
-        (B, 1 + MAX_TAGS) int64 ids and bool mask.
+        (B, 1 + K) int64 ids and bool mask; K is `MAX_TAGS`, or the longest element's number if that is more, as it can
+        be with content tags.
     """
-    tags = torch.zeros(len(ids), 1 + MAX_TAGS, dtype=torch.int64, device=device)
-    mask = torch.zeros(len(ids), 1 + MAX_TAGS, dtype=torch.bool, device=device)
+    width = 1 + max([MAX_TAGS, *(len(values) for values in ids)])
+    tags = torch.zeros(len(ids), width, dtype=torch.int64, device=device)
+    mask = torch.zeros(len(ids), width, dtype=torch.bool, device=device)
     mask[:, 0] = True
     for row, values in enumerate(ids):
         if values:

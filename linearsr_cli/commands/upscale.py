@@ -5,9 +5,10 @@ from __future__ import annotations
 import typer
 
 from linearsr_cli import options as o
+from linearsr_cli import options_guidance as g
 from linearsr_cli.errors import ExitCode
 from linearsr_cli.output import Output
-from linearsr_cli.settings import UpscaleOptions, check_options, parse_tile
+from linearsr_cli.settings import UpscaleOptions, check_options, parse_lora, parse_tile
 
 __all__ = ["EXAMPLES", "upscale"]
 
@@ -45,7 +46,12 @@ def upscale(
     model: o.ModelOption = "compact",
     steps: o.StepsOption = None,
     seed: o.SeedOption = 0,
-    tags: o.TagsOption = None,
+    tags: g.TagsOption = None,
+    tagger: g.TaggerOption = "auto",
+    tags_from: g.TagsFromOption = None,
+    save_tags: g.SaveTagsOption = None,
+    cfg_scale: g.CfgScaleOption = None,
+    lora: g.LoraOption = None,
     alpha: o.AlphaOption = "auto",
     color_fix: o.ColorFixOption = "auto",
     color_strength: o.ColorStrengthOption = 1.0,
@@ -69,6 +75,7 @@ def upscale(
     given = dict(locals())
     given["inputs"] = tuple(name for names in (inputs, given.pop("more_inputs")) if names is not None for name in names)
     given["tile"] = parse_tile(tile)
+    given["lora"] = None if lora is None else tuple(parse_lora(text) for text in lora)
     raise typer.Exit(run(UpscaleOptions(**given)))
 
 

@@ -20,24 +20,26 @@ class FakeUpscaler:
     failures: dict[str, BaseException] = {}
     """Error to raise by the name of the input file."""
 
-    def __init__(self, model):
+    def __init__(self, model, tagger):
         self.model = model
+        self.tagger = SizeTagger() if tagger == "auto" and model == "tagging" else None
 
     @classmethod
-    def from_pretrained(cls, model="compact", *, device="auto", dtype="auto", tagger=None):
-        assert tagger is None, "the command line gives none yet"
-        cls.calls.append(("from_pretrained", {"model": model, "device": device, "dtype": dtype}))
+    def from_pretrained(cls, model="compact", *, device="auto", dtype="auto", tagger="auto", loras=()):
+        given = {name: value for name, value in locals().items() if name != "cls"}
+        cls.calls.append(("from_pretrained", given))
         if "FAKE_FAILURE" in os.environ:
             import linearsr.errors
 
             raise getattr(linearsr.errors, os.environ["FAKE_FAILURE"])("asked to fail", hint="ask for something else")
-        return cls(model)
+        return cls(model, tagger)
 
     def validate(
         self,
         *,
         steps=None,
         tags=None,
+        cfg_scale=None,
         tile="auto",
         tile_overlap=None,
         color_fix=None,
@@ -47,10 +49,18 @@ class FakeUpscaler:
     ):
         given = {name: value for name, value in locals().items() if name != "self"}
         self.calls.append(("validate", given))
+        self.find_tags(None, "" if tags is None else tags)
         if tile == 7:
             from linearsr.errors import ConfigError
 
             raise ConfigError("tile is 7, expected at least 64", hint="use `--tile 64`")
+
+    def find_tags(self, picture, tags=None):
+        from linearsr.tags.vocabulary import parse_tags
+
+        if tags is None:
+            return () if self.tagger is None else self.tagger.tag(picture.rgb)
+        return parse_tags(tags)
 
     def upscale_picture(
         self,
@@ -62,6 +72,7 @@ class FakeUpscaler:
         steps=None,
         seed=0,
         tags=None,
+        cfg_scale=None,
         tile="auto",
         tile_overlap=None,
         batch_size=1,
@@ -80,6 +91,13 @@ class FakeUpscaler:
             time.sleep(seconds / 10)
             progress(part / 10)
         return enlarge(replace(picture, alpha=None) if alpha == "drop" else picture, *size)
+
+
+class SizeTagger:
+    """Calls wide pictures noisy; the model `tagging` has it."""
+
+    def tag(self, rgb):
+        return ("noise",) if rgb.shape[1] > 20 else ()
 
 
 def enlarge(picture, width, height):

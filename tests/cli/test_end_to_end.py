@@ -27,7 +27,7 @@ def test_the_stand_in_has_the_signatures_of_the_real_upscaler(fake):
     code = Path(importlib.util.find_spec("linearsr").submodule_search_locations[0], "pipeline.py").read_text()
     classes = {node.name: node for node in ast.parse(code).body if isinstance(node, ast.ClassDef)}
     methods = {node.name: node for node in classes["Upscaler"].body if isinstance(node, ast.FunctionDef)}
-    for name in ("from_pretrained", "validate", "upscale_picture"):
+    for name in ("from_pretrained", "validate", "find_tags", "upscale_picture"):
         theirs = methods[name].args
         ours = ast.parse(textwrap.dedent(inspect.getsource(getattr(fake, name)))).body[0].args
         for part in ("args", "kwonlyargs"):

@@ -9,7 +9,7 @@ from PIL import Image
 
 from linearsr.errors import ConfigError, DeviceError, ImageError, OutOfMemoryError, WeightsError
 
-FIELDS = {"event", "input", "output", "status", "width", "height", "scale", "seconds", "notes"}
+FIELDS = {"event", "input", "output", "status", "width", "height", "scale", "seconds", "tags", "tags_from", "notes"}
 SUMMARY = {"event", "done", "skipped", "failed", "seconds", "megapixels", "exit_code"}
 
 
@@ -64,8 +64,11 @@ def test_json_has_a_line_a_file_and_a_summary(linearsr, picture):
         "width": 48,
         "height": 32,
         "scale": 4.0,
+        "tags": [],
+        "tags_from": "none",
         "notes": [],
     }
+    assert (files["b.png"]["tags"], files["b.png"]["tags_from"]) == (None, None)
     assert files["b.png"].keys() == FIELDS | {"error", "hint"}
     assert files["b.png"]["status"] == "failed"
     assert "b.png is damaged" in files["b.png"]["error"]

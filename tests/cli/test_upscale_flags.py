@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import numpy as np
 import pytest
 from PIL import Image
@@ -15,14 +17,16 @@ def test_defaults_ask_for_x4_and_leave_the_rest_to_the_model(linearsr, fake, pic
     picture("a.png", 12, 8)
     assert linearsr("upscale", "a.png").code == 0
     assert size_of("a_x4.png") == (48, 32)
-    assert fake.calls[0] == ("from_pretrained", {"model": "compact", "device": "auto", "dtype": "auto"})
+    loaded = {"model": "compact", "device": "auto", "dtype": "auto", "tagger": "auto", "loras": ()}
+    assert fake.calls[0] == ("from_pretrained", loaded)
     assert last_call(fake) == {
         "scale": None,
         "size": (48, 32),
         "long_side": None,
         "steps": None,
         "seed": 0,
-        "tags": None,
+        "tags": (),
+        "cfg_scale": None,
         "tile": "auto",
         "tile_overlap": None,
         "batch_size": 1,
@@ -58,6 +62,8 @@ def test_size_options_set_the_exact_output_size(linearsr, picture, size_of, argu
         (["--tags", "jpeg:strong, noise:weak"], {"tags": ("noise:weak", "jpeg")}),
         (["--tags", "clean"], {"tags": ("clean",)}),
         (["--tags", ""], {"tags": ()}),
+        (["--cfg-scale", "2.5"], {"cfg_scale": 2.5}),
+        (["--cfg-scale", "0"], {"cfg_scale": 0.0}),
         (["-t", "off"], {"tile": "off"}),
         (["--tile", "512"], {"tile": 512}),
         (["-t", "512", "--tile-overlap", "64"], {"tile_overlap": 64}),
@@ -73,7 +79,16 @@ def test_network_options_reach_the_model(linearsr, fake, picture, arguments, giv
     assert linearsr("upscale", "a.png", *arguments).code == 0
     assert last_call(fake) == last_call(fake) | given
     checked = last_call(fake, "validate")
-    assert checked == checked | {key: value for key, value in given.items() if key in checked}
+    assert checked == checked | {key: value for key, value in given.items() if key in checked and key != "tags"}
+
+
+def test_tags_are_judged_by_the_model_before_any_picture(linearsr, fake, picture):
+    picture("a.png")
+    assert linearsr("upscale", "a.png", "--tags", "noise, blur").code == 0
+    assert last_call(fake, "validate")["tags"] == "noise, blur"
+    fake.calls.clear()
+    assert linearsr("upscale", "a.png", "--model", "other", "--tags", "nois", "--on-exists", "overwrite").code == 2
+    assert [called for called, _ in fake.calls] == ["from_pretrained", "validate"]
 
 
 @pytest.mark.parametrize(
@@ -82,10 +97,15 @@ def test_network_options_reach_the_model(linearsr, fake, picture, arguments, giv
         (["--model", "some/folder"], {"model": "some/folder"}),
         (["--device", "cuda:1"], {"device": "cuda:1"}),
         (["--dtype", "bf16"], {"dtype": "bf16"}),
+        (["--tagger", "none"], {"tagger": "none"}),
+        (["--lora", "x.safetensors"], {"loras": (("x.safetensors", 1.0),)}),
+        (["--lora", "x.safetensors:0.5", "--lora", "a:b"], {"loras": (("x.safetensors", 0.5), ("a:b", 1.0))}),
     ],
 )
 def test_loading_options_reach_the_model(linearsr, fake, picture, arguments, given):
     picture("a.png")
+    for name in ("x.safetensors", "a:b"):
+        Path(name).touch()
     assert linearsr("upscale", "a.png", *arguments).code == 0
     loaded = last_call(fake, "from_pretrained")
     assert loaded == loaded | given

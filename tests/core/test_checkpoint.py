@@ -15,10 +15,11 @@ import torch
 from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 
-from linearsr.checkpoint import CONFIG_NAME, load_network, read_config, save_checkpoint, verify_file
+from linearsr.checkpoint import CONFIG_NAME, checked_file, load_network, read_config, save_checkpoint, verify_file
 from linearsr.config import ExpertsConfig, FileEntry, to_dict
-from linearsr.errors import WeightsError
+from linearsr.errors import ConfigError, WeightsError
 from linearsr.model.conditioning import Conditioning, pad_tag_ids
+from linearsr.model.lora import LoraInfo, add_lora, load_lora, lora_state_dict, merged_state_dict, save_lora
 
 EXPERT = "expert-0.safetensors"
 
@@ -97,6 +98,131 @@ def test_saving_again_replaces_files_and_leaves_no_leftovers(
     save_checkpoint(tiny_checkpoint, config, [other.state_dict()])
     assert torch.equal(_load(tiny_checkpoint).proj_out.weight, other.proj_out.weight.half().float())
     assert len(list(tiny_checkpoint.iterdir())) == 2
+
+
+# ---- LoRAs, taggers and shared files
+
+
+@pytest.fixture
+def lora_checkpoint(tmp_path: Path, tiny_config: Callable, tiny_network: Callable) -> tuple[Path, list[Any]]:
+    """A folder of two experts that are one base file and a LoRA each, and the networks they stand for."""
+    names = ("lora-0.safetensors", "lora-1.safetensors")
+    experts = ExpertsConfig(boundaries_log_snr=(-3.9,), files=("base.safetensors",) * 2, loras=names)
+    config = tiny_config(experts=experts)
+    base = tiny_network(config.model)
+    networks, extra = [], {}
+    for index, name in enumerate(names):
+        network = tiny_network(config.model)
+        torch.manual_seed(index)
+        add_lora(network, 2, 4.0)
+        for key, value in lora_state_dict(network).items():
+            value += 0.1 * torch.randn(value.shape) if key.endswith("lora_up") else 0.0
+        info = LoraInfo(
+            rank=2, alpha=4.0, experts=(index,), boundaries_log_snr=experts.boundaries_log_snr, model=config.model
+        )
+        save_lora(tmp_path / name, {index: lora_state_dict(network)}, info)
+        networks.append(network)
+        extra[name] = tmp_path / name
+    folder = tmp_path / "model"
+    save_checkpoint(folder, config, [base.state_dict()] * 2, dtype=torch.float32, extra=extra)
+    return folder, networks
+
+
+def test_one_base_file_and_loras_stand_for_two_experts(lora_checkpoint: tuple[Path, list[Any]]) -> None:
+    folder, networks = lora_checkpoint
+    names = ["base.safetensors", CONFIG_NAME, "lora-0.safetensors", "lora-1.safetensors"]
+    assert sorted(path.name for path in folder.iterdir()) == names
+    config = read_config(folder)
+    assert sorted(config.files) == [name for name in names if name != CONFIG_NAME]
+    for name, entry in config.files.items():
+        verify_file(folder, name, entry)
+    for index, network in enumerate(networks):
+        loaded, expected = load_network(folder, config, index).state_dict(), merged_state_dict(network)
+        assert loaded.keys() == expected.keys()
+        assert all(torch.allclose(loaded[key], expected[key], atol=1e-6) for key in expected)
+    assert not torch.allclose(networks[0].proj_out.weight, networks[1].proj_out.weight, atol=1e-3)
+
+
+def test_a_damaged_lora_of_a_checkpoint_is_found_by_the_hash(lora_checkpoint: tuple[Path, list[Any]]) -> None:
+    folder, _ = lora_checkpoint
+    data = bytearray((folder / "lora-1.safetensors").read_bytes())
+    data[-1] ^= 1
+    (folder / "lora-1.safetensors").write_bytes(data)
+    config = read_config(folder)
+    load_network(folder, config, 0)
+    with pytest.raises(WeightsError, match="'lora-1.safetensors' has sha256"):
+        load_network(folder, config, 1)
+
+
+def test_a_lora_of_another_expert_is_refused(lora_checkpoint: tuple[Path, list[Any]]) -> None:
+    folder, _ = lora_checkpoint
+    _edit(folder, lambda data: data["experts"].update(loras=["lora-1.safetensors", "lora-1.safetensors"]))
+    with pytest.raises(WeightsError, match=r"a LoRA of the experts \[1\], expected one of expert 0"):
+        load_network(folder, read_config(folder), 0)
+
+
+def test_further_loras_are_added_by_weight_where_they_have_the_expert(
+    tiny_checkpoint: Path, lora_checkpoint: tuple[Path, list[Any]], tmp_path: Path
+) -> None:
+    info, additions = load_lora(tmp_path / "lora-1.safetensors")
+    folder, _ = lora_checkpoint
+    config = read_config(folder)
+    plain, other = load_network(folder, config, 0), load_network(folder, config, 0, loras=[(info, additions, 1.0)])
+    assert torch.equal(plain.proj_out.weight, other.proj_out.weight), "it holds expert 1 only"
+    weights = {
+        weight: load_network(folder, config, 1, loras=[(info, additions, weight)]).proj_out.weight
+        for weight in (-1.0, 0.0, 0.5, 1.0)
+    }
+    base = load_network(tiny_checkpoint, read_config(tiny_checkpoint), 0).proj_out.weight
+    assert torch.equal(weights[0.0], load_network(folder, config, 1).proj_out.weight)
+    assert torch.allclose(weights[-1.0], base, atol=1e-3), "the checkpoint's own taken off again"
+    assert torch.allclose(weights[0.5], (weights[0.0] + weights[1.0]) / 2, atol=1e-6)
+    assert (weights[1.0] - weights[0.0]).abs().max() > 1e-2
+
+
+def test_extra_files_are_copied_and_listed(tmp_path: Path, tiny_config: Callable, tiny_network: Callable) -> None:
+    (tmp_path / "made.bin").write_bytes(b"anything")
+    tags = replace(tiny_config().tags, tagger="tagger.safetensors")
+    config = tiny_config(tags=tags)
+    state = tiny_network(config.model).state_dict()
+    extra = {"tagger.safetensors": tmp_path / "made.bin"}
+    written = save_checkpoint(tmp_path / "model", config, [state], extra=extra)
+    entry = FileEntry(bytes=8, sha256=hashlib.sha256(b"anything").hexdigest())
+    assert read_config(tmp_path / "model").files["tagger.safetensors"] == written.files["tagger.safetensors"] == entry
+    assert checked_file(tmp_path / "model", written, "tagger.safetensors").read_bytes() == b"anything"
+    (tmp_path / "made.bin").write_bytes(b"another")
+    save_checkpoint(tmp_path / "model", written, [state], extra=extra)
+    assert read_config(tmp_path / "model").files["tagger.safetensors"].bytes == 7
+
+
+@pytest.mark.parametrize("name", [EXPERT, CONFIG_NAME, "sub/tagger.safetensors"])
+def test_extra_files_replace_no_others(
+    tmp_path: Path, tiny_config: Callable, tiny_network: Callable, name: str
+) -> None:
+    config = tiny_config()
+    (tmp_path / "made.bin").touch()
+    with pytest.raises(ConfigError, match=f"extra file is named '{name}'"):
+        state = tiny_network(config.model).state_dict()
+        save_checkpoint(tmp_path / "model", config, [state], extra={name: tmp_path / "made.bin"})
+    assert not (tmp_path / "model").exists()
+
+
+def test_a_config_that_names_files_that_are_not_given_is_not_written(
+    tmp_path: Path, tiny_config: Callable, tiny_network: Callable
+) -> None:
+    experts = ExpertsConfig(boundaries_log_snr=(), files=(EXPERT,), loras=("lora.safetensors",))
+    config = tiny_config(experts=experts, tags=replace(tiny_config().tags, tagger="tagger.safetensors"))
+    with pytest.raises(ConfigError, match="names lora.safetensors, tagger.safetensors, expected"):
+        save_checkpoint(tmp_path / "model", config, [tiny_network(config.model).state_dict()])
+
+
+def test_experts_of_one_file_must_be_equal(tmp_path: Path, tiny_config: Callable, tiny_network: Callable) -> None:
+    config = tiny_config(experts=ExpertsConfig(boundaries_log_snr=(-3.9,), files=(EXPERT, EXPERT)))
+    states = [tiny_network(config.model, seed).state_dict() for seed in (0, 1)]
+    with pytest.raises(ConfigError, match=f"names '{EXPERT}' for experts of different weights"):
+        save_checkpoint(tmp_path / "model", config, states)
+    save_checkpoint(tmp_path / "model", config, [states[0], dict(states[0])])
+    assert len(list((tmp_path / "model").iterdir())) == 2
 
 
 # ---- what does not fit

@@ -14,6 +14,14 @@ def test_pad_tag_ids_puts_the_null_token_first_then_the_tags_then_padding() -> N
     assert ids.dtype == torch.int64
 
 
+def test_pad_tag_ids_grows_with_the_longest_list_beyond_the_degradations() -> None:
+    ids, mask = pad_tag_ids([[2, 4, 6, 8, 9], [7]])
+    assert ids.tolist() == [[0, 2, 4, 6, 8, 9], [0, 7, 0, 0, 0, 0]]
+    assert mask.sum(1).tolist() == [6, 2]
+    assert pad_tag_ids([[1, 2, 8], [9]])[0].shape == (2, 4)
+    assert pad_tag_ids([])[0].shape == (0, 4)
+
+
 def test_without_tags_keeps_only_the_null_token_and_the_picture() -> None:
     ids, mask = pad_tag_ids([[3, 7], [1]])
     cond = Conditioning(lr=torch.rand(2, 3, 4, 4), tags=ids, tag_mask=mask, log2_scale=torch.ones(2))

@@ -161,3 +161,34 @@ def test_sampling_config_refuses_grids_that_no_sampler_takes(grids: dict[str, tu
     SamplingConfig(t_grids={"2": (1.0, 0.5, 0.0)}, **settings)
     with pytest.raises(ConfigError, match="one time more than steps, falling"):
         SamplingConfig(t_grids=grids, **settings)
+
+
+@pytest.mark.parametrize("loras", [("a",), ("a", "b", "c")])
+def test_loras_are_none_or_one_for_each_expert(loras: tuple[str, ...]) -> None:
+    one_file = {"boundaries_log_snr": (-3.9,), "files": ("base", "base")}
+    assert ExpertsConfig(**one_file).loras == ()
+    assert ExpertsConfig(**one_file, loras=("a", "b")).loras == ("a", "b")
+    with pytest.raises(ConfigError, match=f"names {len(loras)} files, expected none or 2"):
+        ExpertsConfig(**one_file, loras=loras)
+
+
+def test_a_tagger_needs_a_closed_vocabulary() -> None:
+    assert TagsConfig(kind="closed", vocabulary=("a",), tagger="tagger.safetensors").tagger == "tagger.safetensors"
+    with pytest.raises(ConfigError, match="'tagger.safetensors' with kind 'none'"):
+        TagsConfig(kind="none", tagger="tagger.safetensors")
+
+
+@pytest.mark.parametrize("value", [-0.1, 20.1, float("nan"), float("inf")])
+def test_guidance_out_of_range_is_refused(value: float) -> None:
+    rest = {"sampler": "euler", "steps": 1, "t_grids": {}, "tile": 64, "tile_overlap": 0, "color_fix": "none"}
+    assert SamplingConfig(**rest).cfg_scale == 1.0
+    assert [SamplingConfig(**rest, cfg_scale=good).cfg_scale for good in (0.0, 20.0)] == [0.0, 20.0]
+    with pytest.raises(ConfigError, match=f"sampling.cfg_scale is {value:g}, expected 0 to 20"):
+        SamplingConfig(**rest, cfg_scale=value)
+
+
+def test_a_config_without_the_newer_settings_is_read_as_before(tiny_config: Callable) -> None:
+    data = to_dict(tiny_config())
+    for section, name in (("experts", "loras"), ("tags", "tagger"), ("sampling", "cfg_scale")):
+        del data[section][name]
+    assert from_dict(CheckpointConfig, data) == tiny_config()

@@ -21,7 +21,11 @@ from linearsr.checkpoint import read_config, save_checkpoint
 from linearsr.color import apply_color_fix
 from linearsr.config import ExpertsConfig, FlowConfig
 from linearsr.errors import ConfigError, DeviceError, ImageError, OutOfMemoryError, ShapeError, WeightsError
+from linearsr.model.lora import LoraInfo, add_lora, load_lora, lora_state_dict, merge_lora, save_lora
+from linearsr.model.transformer import LinearDiT
 from linearsr.resize import resize
+from linearsr.tags.compact import TagThresholds, save_tagger, tag_kinds
+from linearsr.tags.compact_network import TaggerModelConfig, TaggerNetwork
 
 EXPERT = "expert-0.safetensors"
 
@@ -318,6 +322,184 @@ def test_two_passes_are_two_calls_the_second_without_tags(upscaler: Upscaler, ph
         np.testing.assert_array_equal(second, upscaler(floats, scale=6, steps=1, tags=tags))
 
 
+# ---- tagger, guidance, LoRA
+
+
+class Contrast:
+    """Calls pictures of a wide range of values noisy; counts how often it was asked."""
+
+    def __init__(self) -> None:
+        self.asked: list[tuple[int, ...]] = []
+
+    def tag(self, lr: torch.Tensor) -> tuple[str, ...]:
+        self.asked.append(tuple(lr.shape))
+        return ("noise",) if float(lr.max() - lr.min()) > 0.5 else ()
+
+
+def _open(folder: Path, **settings: object) -> Upscaler:
+    return Upscaler.from_pretrained(folder, device="cpu", dtype="fp32", **settings)
+
+
+def test_one_tagger_names_the_tags_of_the_picture_and_its_alpha(tiny_checkpoint: Path, photo: np.ndarray) -> None:
+    tagger = Contrast()
+    tagging, plain = _open(tiny_checkpoint, tagger=tagger), _open(tiny_checkpoint)
+    picture = Picture.from_array(photo, np.full((53, 47), 0.7, np.float32))
+    settings = {"scale": 2, "steps": 1, "alpha": "model"}
+    assert tagging.find_tags(picture) == ("noise",)
+    tagger.asked.clear()
+    out = tagging(picture, **settings)
+    assert tagger.asked == [(3, 53, 47)], "once a picture, at its native size"
+    told = plain(picture, tags="noise", **settings)
+    np.testing.assert_array_equal(out.rgb, told.rgb)
+    np.testing.assert_array_equal(out.alpha, told.alpha)
+    assert np.abs(out.rgb - plain(picture, **settings).rgb).max() > 1e-4
+    assert tagging.find_tags(picture, "jpeg:strong, blur") == ("blur", "jpeg")
+    assert tagging.find_tags(picture, ()) == ()
+
+
+@pytest.mark.parametrize("tagger", ["none", None])
+def test_without_a_tagger_no_tags_are_named(tiny_checkpoint: Path, photo: np.ndarray, tagger: str | None) -> None:
+    assert _open(tiny_checkpoint, tagger=tagger).tagger is None
+    assert _open(tiny_checkpoint, tagger=tagger).find_tags(Picture.from_array(photo)) == ()
+    assert _open(tiny_checkpoint).tagger is None, "this model has none"
+
+
+def test_an_unknown_tagger_is_refused(tiny_checkpoint: Path) -> None:
+    with pytest.raises(ConfigError, match="tagger is 'ram', expected auto, none"):
+        _open(tiny_checkpoint, tagger="ram")
+
+
+@pytest.fixture
+def tagging_checkpoint(tiny_checkpoint: Path, tmp_path: Path) -> Path:
+    """The tiny checkpoint with a tagger of its own, of random weights and low thresholds, so that it names much."""
+    config = read_config(tiny_checkpoint)
+    kinds = tag_kinds(config.tags.vocabulary)
+    network = TaggerNetwork(TaggerModelConfig(crop=32, widths=(4, 4), hidden=4), len(kinds)).eval()
+    low = dict.fromkeys(kinds, 0.01)
+    save_tagger(tmp_path / "tagger.safetensors", network, TagThresholds(clean=1.0, presence=low, strong=low))
+    config = replace(config, tags=replace(config.tags, tagger="tagger.safetensors"), files={})
+    extra = {"tagger.safetensors": tmp_path / "tagger.safetensors"}
+    save_checkpoint(tiny_checkpoint, config, [load_file(tiny_checkpoint / EXPERT)], dtype=torch.float32, extra=extra)
+    return tiny_checkpoint
+
+
+def test_a_models_own_tagger_is_loaded_when_first_asked(tagging_checkpoint: Path, photo: np.ndarray) -> None:
+    picture = Picture.from_array(photo)
+    names = _open(tagging_checkpoint).find_tags(picture)
+    assert names
+    floats = photo / np.float32(255)
+    settings = {"scale": 2, "steps": 1}
+    tagged = _open(tagging_checkpoint)(floats, **settings)
+    (tagging_checkpoint / "tagger.safetensors").unlink()
+    without = _open(tagging_checkpoint, tagger="none")
+    np.testing.assert_array_equal(without(floats, tags=names, **settings), tagged)
+    assert np.abs(without(floats, **settings) - tagged).max() > 1e-4
+    told = _open(tagging_checkpoint)
+    told(floats, tags="clean", **settings)
+    with pytest.raises(WeightsError, match=r"tagger.safetensors' is missing"):
+        told(floats, **settings)
+
+
+def _runs(upscaler: Upscaler, photo: np.ndarray, **settings: object) -> tuple[np.ndarray, int]:
+    """Result at x2 of one tile, and how often a network ran."""
+    calls = []
+    handle = upscaler.bank.at(1.0).register_forward_hook(lambda *_: calls.append(1))
+    out = upscaler(photo / np.float32(255), **{"scale": 2, "steps": 4, "tile": "off", **settings})
+    handle.remove()
+    return out, len(calls)
+
+
+def test_guidance_goes_from_no_tags_over_the_tags_beyond(upscaler: Upscaler, photo: np.ndarray) -> None:
+    (none, runs), (tagged, once), (zero, twice) = (
+        _runs(upscaler, photo, **settings)
+        for settings in ({}, {"tags": "jpeg", "cfg_scale": 1.0}, {"tags": "jpeg", "cfg_scale": 0.0})
+    )
+    assert (runs, once, twice) == (4, 4, 8)
+    np.testing.assert_allclose(zero, none, atol=1e-5)
+    one_step = {
+        scale: _runs(upscaler, photo, tags="jpeg", cfg_scale=scale, steps=1)[0] for scale in (0.0, 1.0, 2.0, 3.0)
+    }
+    inside = (one_step[3.0] > 0) & (one_step[3.0] < 1) & (one_step[0.0] > 0) & (one_step[0.0] < 1)
+    assert inside.mean() > 0.5
+    for scale in (2.0, 3.0):  # one step is linear in the weight
+        line = one_step[0.0] + scale * (one_step[1.0] - one_step[0.0])
+        np.testing.assert_allclose(one_step[scale][inside], line[inside], atol=1e-5)
+    assert np.abs(one_step[3.0] - one_step[1.0]).max() > 1e-3
+    assert np.abs(tagged - none).max() > 1e-3
+
+
+@pytest.mark.parametrize("blend", ["tiles", "steps"])
+def test_guidance_without_tags_is_one_run_and_changes_no_bit(upscaler: Upscaler, blend: str) -> None:
+    lr = torch.rand(3, 20, 20, generator=torch.Generator().manual_seed(2))
+    calls = []
+    handle = upscaler.bank.at(1.0).register_forward_hook(lambda *_: calls.append(1))
+    settings = {"size": (40, 40), "steps": 2, "tile": "off", "blend": blend}
+    plain = upscaler.upscale_tensor(lr, **settings)
+    assert torch.equal(upscaler.upscale_tensor(lr, cfg_scale=5.0, **settings), plain)
+    assert len(calls) == 4
+    upscaler.upscale_tensor(lr, cfg_scale=5.0, tags="blur", **settings)
+    assert len(calls) == 8
+    handle.remove()
+
+
+def test_guidance_of_the_model_is_the_default(tiny_checkpoint: Path, photo: np.ndarray) -> None:
+    plain, settings = _open(tiny_checkpoint), {"scale": 2, "steps": 1, "tags": "jpeg"}
+    expected = plain(photo, cfg_scale=2.0, **settings)
+    sampling = replace(read_config(tiny_checkpoint).sampling, cfg_scale=2.0)
+    guided = _open(_rewrite(tiny_checkpoint, load_file(tiny_checkpoint / EXPERT), sampling=sampling))
+    np.testing.assert_array_equal(guided(photo, **settings), expected)
+    assert not np.array_equal(guided(photo, cfg_scale=1.0, **settings), expected)
+
+
+@pytest.fixture
+def lora_file(tiny_checkpoint: Path, tmp_path: Path) -> Path:
+    model = read_config(tiny_checkpoint).model
+    network = LinearDiT(model)
+    add_lora(network, 2, 2.0)
+    lora = {key: 0.2 * torch.randn(value.shape) for key, value in lora_state_dict(network).items()}
+    info = LoraInfo(rank=2, alpha=2.0, experts=(0,), boundaries_log_snr=(), model=model)
+    save_lora(tmp_path / "mine.safetensors", {0: lora}, info)
+    return tmp_path / "mine.safetensors"
+
+
+@pytest.mark.parametrize("loras", [[1.0], [0.5], [0.75, 0.25], [-1.0, 1.5]])
+def test_a_lora_is_merged_by_its_weight(
+    tiny_checkpoint: Path, lora_file: Path, photo: np.ndarray, loras: list[float]
+) -> None:
+    out = _open(tiny_checkpoint, loras=[(lora_file, weight) for weight in loras])(photo, scale=2, steps=1)
+    info, additions = load_lora(lora_file)
+    plain = _open(tiny_checkpoint)(photo, scale=2, steps=1)
+    merged = merge_lora(load_file(tiny_checkpoint / EXPERT), additions[0], info, sum(loras))
+    expected = _open(_rewrite(tiny_checkpoint, merged))(photo, scale=2, steps=1)
+    assert np.abs(out.astype(int) - expected).max() <= 1
+    assert np.abs(out.astype(int) - plain).max() > 3
+
+
+def test_a_lora_of_weight_zero_changes_nothing(tiny_checkpoint: Path, lora_file: Path, photo: np.ndarray) -> None:
+    plain, out = (_open(tiny_checkpoint, loras=loras)(photo, scale=1, steps=1) for loras in ((), [(lora_file, 0.0)]))
+    np.testing.assert_array_equal(out, plain)
+
+
+def test_a_lora_of_another_model_is_refused_when_opened(
+    tmp_path: Path, lora_file: Path, tiny_config: Callable, tiny_model: Callable, tiny_network: Callable
+) -> None:
+    config = tiny_config(model=tiny_model(depth=2))
+    save_checkpoint(tmp_path / "deep", config, [tiny_network(config.model).state_dict()])
+    with pytest.raises(WeightsError, match=r"mine.safetensors' .* depth 1 instead of 2.* model 'deep'"):
+        _open(tmp_path / "deep", loras=[(lora_file, 1.0)])
+    files = ("a.safetensors", "b.safetensors")
+    two = tiny_config(experts=ExpertsConfig(boundaries_log_snr=(-3.9,), files=files))
+    save_checkpoint(tmp_path / "two", two, [tiny_network(two.model, seed).state_dict() for seed in (0, 1)])
+    with pytest.raises(WeightsError, match=r"mine.safetensors' .* model 'two' cuts at -3.9"):
+        _open(tmp_path / "two", loras=[(lora_file, 1.0)])
+
+
+@pytest.mark.parametrize("weight", [math.nan, math.inf])
+def test_a_lora_of_no_finite_weight_is_refused(tiny_checkpoint: Path, lora_file: Path, weight: float) -> None:
+    with pytest.raises(ConfigError, match=f"mine.safetensors' is {weight:g}"):
+        _open(tiny_checkpoint, loras=[(lora_file, weight)])
+
+
 # ---- colour fix, progress, settings
 
 
@@ -349,6 +531,9 @@ BAD_SETTINGS = [
     ({"steps": 0}, "steps is 0, expected 1 to 1000"),
     ({"steps": 1001}, "steps is 1001"),
     ({"tags": "nois"}, "unknown tag 'nois'"),
+    ({"cfg_scale": -1.0}, "cfg_scale is -1, expected 0 to 20"),
+    ({"cfg_scale": 21.0}, "cfg_scale is 21"),
+    ({"cfg_scale": math.nan}, "cfg_scale is nan"),
     ({"tile": "big"}, "tile is 'big', expected auto, off or a number"),
     ({"tile": 0}, "tile is 0, expected a multiple of 8"),
     ({"tile": 7}, "tile is 7, expected a multiple of 8"),
@@ -384,7 +569,7 @@ def test_bad_sizes_are_refused_before_the_weights_load(upscaler: Upscaler, photo
 def test_good_settings_pass(upscaler: Upscaler) -> None:
     upscaler.validate()
     upscaler.validate(steps=20, tags="clean", tile=128, tile_overlap=0, color_fix="adain", alpha="model", batch_size=8)
-    upscaler.validate(tile="off", tags=("blur", "noise"), color_strength=0.0)
+    upscaler.validate(tile="off", tags=("blur", "noise"), color_strength=0.0, cfg_scale=20.0)
 
 
 # ---- weights
@@ -482,17 +667,17 @@ def test_from_pretrained_refuses_another_autoencoder(tiny_checkpoint: Path) -> N
 def test_upscaler_takes_a_smaller_tile_when_memory_is_scarce(
     tiny_checkpoint: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from linearsr import pipeline
+    from linearsr import enlarge
 
     config = json.loads((tiny_checkpoint / "config.json").read_text())
     config["sampling"]["tile"] = 256
     (tiny_checkpoint / "config.json").write_text(json.dumps(config))
     up = Upscaler.from_pretrained(tiny_checkpoint, device="cpu", dtype="fp32")
-    assert up._tile_side("auto", (1024, 1024)) == 256
-    monkeypatch.setattr(pipeline, "free_memory", lambda device: 0)
-    assert up._tile_side("auto", (1024, 1024)) == 64
-    monkeypatch.setattr(pipeline, "free_memory", lambda device: None)
-    assert up._tile_side("auto", (1024, 1024)) == 256
+    assert enlarge.choose_tile(up.engine, "auto", (1024, 1024)) == 256
+    monkeypatch.setattr(enlarge, "free_memory", lambda device: 0)
+    assert enlarge.choose_tile(up.engine, "auto", (1024, 1024)) == 64
+    monkeypatch.setattr(enlarge, "free_memory", lambda device: None)
+    assert enlarge.choose_tile(up.engine, "auto", (1024, 1024)) == 256
 
 
 @pytest.mark.parametrize(

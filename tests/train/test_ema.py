@@ -69,3 +69,13 @@ def test_ema_goes_on_after_loading_as_if_never_saved() -> None:
         average.update(model)
     assert fresh.updates == 2
     assert all(torch.equal(fresh.shadow[name], ema.shadow[name]) for name in ema.shadow)
+
+
+def test_ema_keeps_its_memory_layout_over_a_save() -> None:
+    model = nn.Conv2d(4, 4, 3).to(memory_format=torch.channels_last)
+    ema, fresh = Ema(model, 0.9), Ema(model, 0.9)
+    fresh.load_state_dict(
+        {k: v.contiguous() if isinstance(v, torch.Tensor) else v for k, v in ema.state_dict().items()}
+    )
+    assert fresh.shadow["weight"].stride() == ema.shadow["weight"].stride()
+    assert torch.equal(fresh.shadow["weight"], model.weight.detach())

@@ -13,12 +13,14 @@ from torch import Tensor, nn
 from linearsr.autoencoders.pixel import PixelAutoencoder
 from linearsr.metrics import gmsd, psnr, quantise
 from linearsr.model.conditioning import Conditioning
+from linearsr.model.experts import ExpertBank
 from linearsr.model.transformer import LinearDiT
 from linearsr.resize import resize
 from linearsr_train.config import TrainConfig
 from linearsr_train.data.degradation import degrade_bicubic
 from linearsr_train.data.sources import PhotoSet
-from linearsr_train.evaluate import ValidationSet, build_validation, validate
+from linearsr_train.evaluate import ValidationSet, build_validation, sample_rows, validate
+from linearsr_train.experts import boundaries_log_snr
 
 
 @pytest.fixture
@@ -29,6 +31,10 @@ def config(tiny_recipe: Callable) -> TrainConfig:
 @pytest.fixture
 def data(photos: Path, config: TrainConfig) -> ValidationSet:
     return build_validation(PhotoSet([photos / "lamp.png", photos / "street.png"], 32, 1.0), config)
+
+
+def _bank(*networks: nn.Module, boundaries: tuple[float, ...] = ()) -> ExpertBank:
+    return ExpertBank(boundaries, lambda index: networks[index])
 
 
 class Oracle(nn.Module):
@@ -74,7 +80,7 @@ def test_build_validation_uses_at_most_that_many_photographs(photos: Path, tiny_
 
 
 def test_validate_of_a_new_network_is_bicubic_at_one_step(config: TrainConfig, data: ValidationSet) -> None:
-    scores = validate(LinearDiT(config.model).eval(), PixelAutoencoder(config.autoencoder), data, config)
+    scores = validate(_bank(LinearDiT(config.model)), PixelAutoencoder(config.autoencoder), data, config)
     for task, scale in (("x4", 4), ("x2", 2), ("real4", 4)):
         expected = [psnr(quantise(lr_up), hr, border=scale) for hr, lr_up, _, _ in data.tasks[task]]
         assert scores[f"{task}/psnr_bicubic"] == pytest.approx(sum(expected) / 2, abs=1e-4)
@@ -86,7 +92,7 @@ def test_validate_of_a_new_network_is_bicubic_at_one_step(config: TrainConfig, d
 def test_validate_of_an_oracle_is_perfect_at_every_number_of_steps(tiny_recipe: Callable, data: ValidationSet) -> None:
     config = tiny_recipe(model__state_gate="false", flow__preconditioned="false")
     autoencoder = PixelAutoencoder(config.autoencoder)
-    scores = validate(Oracle(data, autoencoder), autoencoder, data, config, steps=(1, 2, 4))
+    scores = validate(_bank(Oracle(data, autoencoder)), autoencoder, data, config, steps=(1, 2, 4))
     for task in data.tasks:
         assert [scores[f"{task}/psnr_{steps}"] for steps in (1, 2, 4)] == [math.inf] * 3
         assert [scores[f"{task}/perceptual_{steps}"] for steps in (1, 2, 4)] == [0.0] * 3
@@ -96,7 +102,8 @@ def test_validate_measures_an_error_of_known_size(tiny_recipe: Callable, data: V
     config = tiny_recipe(model__state_gate="false", flow__preconditioned="false")
     autoencoder = PixelAutoencoder(config.autoencoder)
     offset = 4 / 255  # of gray: 219/255 of it in luma
-    scores = validate(Oracle(data, autoencoder, offset / autoencoder.residual_std(4.0)), autoencoder, data, config)
+    oracle = Oracle(data, autoencoder, offset / autoencoder.residual_std(4.0))
+    scores = validate(_bank(oracle), autoencoder, data, config)
     assert scores["x4/psnr_1"] == pytest.approx(-20 * math.log10(offset * 219 / 255), abs=0.3)  # some pixels are white
     assert scores["x4/psnr_4"] == pytest.approx(scores["x4/psnr_1"], abs=0.1)
 
@@ -106,13 +113,46 @@ def test_validate_draws_the_same_noise_every_time(
 ) -> None:
     network = tiny_network(config.model)
     autoencoder = PixelAutoencoder(config.autoencoder)
-    scores = [validate(network, autoencoder, data, config) for _ in range(2)]
+    scores = [validate(_bank(network), autoencoder, data, config) for _ in range(2)]
     assert scores[0] == scores[1]
     assert scores[0]["x4/psnr_4"] != scores[0]["x4/psnr_1"]
 
 
 def test_validate_takes_a_perceptual_metric(config: TrainConfig, data: ValidationSet) -> None:
-    network, autoencoder = LinearDiT(config.model).eval(), PixelAutoencoder(config.autoencoder)
-    scores = validate(network, autoencoder, data, config, steps=(1,), perceptual=lambda sr, hr: 0.125)
+    network, autoencoder = LinearDiT(config.model), PixelAutoencoder(config.autoencoder)
+    scores = validate(_bank(network), autoencoder, data, config, steps=(1,), perceptual=lambda sr, hr: 0.125)
     assert scores["x2/perceptual_1"] == 0.125
     assert not any(key.endswith("_4") for key in scores)
+
+
+def test_validate_asks_each_expert_for_its_own_steps(tiny_recipe: Callable, data: ValidationSet) -> None:
+    """One step is the noisiest expert's alone; of four steps each expert makes one."""
+    config = tiny_recipe(model__state_gate="false", flow__preconditioned="false")
+    autoencoder, asked = PixelAutoencoder(config.autoencoder), []
+
+    class Listed(Oracle):
+        def __init__(self, expert: int) -> None:
+            super().__init__(data, autoencoder)
+            self.expert = expert
+
+        def forward(self, x_t: Tensor, t: Tensor, cond: Conditioning) -> Tensor:
+            asked.append((self.expert, round(float(t[0]), 3)))
+            return super().forward(x_t, t, cond)
+
+    one = ValidationSet({"x4": data.tasks["x4"][:1]})
+    bank = _bank(*map(Listed, range(4)), boundaries=boundaries_log_snr(config.experts))
+    scores = validate(bank, autoencoder, one, config, steps=(1, 4))
+    assert asked == [(3, 1.0), (3, 1.0), (2, 0.9), (1, 0.65), (0, 0.22)]
+    assert scores["x4/psnr_4"] == math.inf
+
+
+def test_sample_rows_show_input_results_and_original(tiny_recipe: Callable, data: ValidationSet) -> None:
+    config = tiny_recipe(model__state_gate="false", flow__preconditioned="false")
+    autoencoder = PixelAutoencoder(config.autoencoder)
+    rows = sample_rows(_bank(Oracle(data, autoencoder)), autoencoder, data, config, count=1, steps=(1, 2))
+    assert [title for title, _ in rows] == ["x4 1", "x2 1", "real4 1"]
+    for (_, cells), entries in zip(rows, data.tasks.values(), strict=True):
+        assert [label for label, _ in cells] == ["input", "1 step", "2 steps", "original"]
+        hr, lr_up, _, _ = entries[0]
+        assert torch.equal(cells[0][1], quantise(lr_up)[0])
+        assert all(torch.allclose(picture, hr[0], atol=1e-5) for _, picture in cells[1:])

@@ -8,7 +8,12 @@ import pytest
 import torch
 
 from linearsr_train.config import LossConfig
-from linearsr_train.losses import draw_times, x0_loss
+from linearsr_train.experts import expert_interval
+from linearsr_train.losses import draw_times, perceptual_term, x0_loss
+from linearsr_train.stage_config import ExpertSplitConfig
+
+PAPER = ExpertSplitConfig()
+INTERVALS = [expert_interval(expert, PAPER) for expert in range(4)]
 
 
 def _config(**changes: float) -> LossConfig:
@@ -38,15 +43,68 @@ def test_draw_times_is_logit_normal_below_one() -> None:
 
 
 def test_draw_times_keeps_away_from_both_ends() -> None:
-    t = draw_times(1000, _config(t_one_probability=0.0, t_logit_std=50.0), torch.Generator().manual_seed(0))
-    assert float(t.min()) == pytest.approx(1e-3)
-    assert float(t.max()) == pytest.approx(0.999)
+    """Very wide draws would nearly all be at the ends; cut there, they fill the middle evenly in logit."""
+    t = draw_times(10_000, _config(t_one_probability=0.0, t_logit_std=50.0), torch.Generator().manual_seed(0))
+    assert 1e-3 <= float(t.min()) < 1.1e-3
+    assert 0.9989 < float(t.max()) <= 0.999
+    assert float((t < 0.5).float().mean()) == pytest.approx(0.5, abs=0.02)
 
 
 def test_draw_times_follows_its_generator_alone() -> None:
     draws = [draw_times(16, _config(), torch.Generator().manual_seed(seed)) for seed in (3, 3, 4)]
     assert torch.equal(draws[0], draws[1])
     assert not torch.equal(draws[0], draws[2])
+
+
+def _rejected(count: int, interval: tuple[float, float], seed: int) -> torch.Tensor:
+    """Times of an interval, drawn the slow way: untruncated, thrown away outside."""
+    generator = torch.Generator().manual_seed(seed)
+    kept: list[torch.Tensor] = []
+    while sum(map(len, kept)) < count:
+        t = torch.sigmoid(0.4 + 1.2 * torch.randn(400_000, generator=generator, dtype=torch.float64))
+        kept.append(t[(t >= max(interval[0], 1e-3)) & (t <= min(interval[1], 0.999))])
+    return torch.cat(kept)[:count]
+
+
+@pytest.mark.parametrize("interval", [*INTERVALS, (0.0, 1.0), (0.4, 0.41)], ids=str)
+def test_truncated_draws_have_the_conditional_distribution(interval: tuple[float, float]) -> None:
+    """Two-sample Kolmogorov-Smirnov against rejection sampling, at the 0.1 % level."""
+    count = 20_000
+    t = draw_times(count, _config(t_one_probability=0.0), torch.Generator().manual_seed(1), interval).double()
+    assert float(t.min()) >= interval[0] - 1e-7 and float(t.max()) <= interval[1] + 1e-7
+    expected = _rejected(count, interval, 2)
+    both = torch.cat([t, expected]).sort().values
+    below = [torch.searchsorted(drawn.sort().values, both, right=True) for drawn in (t, expected)]
+    distance = float((below[0] - below[1]).abs().max()) / count
+    assert distance < 1.95 * math.sqrt(2 / count)
+
+
+def test_uniform_draws_would_not_pass_for_truncated_ones() -> None:
+    """The comparison above can fail: within the widest interval the density is far from flat."""
+    low, high = INTERVALS[1]
+    t = draw_times(20_000, _config(t_one_probability=0.0), torch.Generator().manual_seed(1), (low, high))
+    assert abs(float(t.mean()) - (low + high) / 2) > 0.01
+
+
+@pytest.mark.parametrize(
+    ("interval", "ones"), [((0.0, 1.0), 8), (INTERVALS[3], 8), (INTERVALS[2], 0), (INTERVALS[0], 0), ((0.5, 0.999), 0)]
+)
+def test_only_an_interval_that_reaches_one_has_its_share_there(interval: tuple[float, float], ones: int) -> None:
+    for seed in range(10):
+        t = draw_times(16, _config(), torch.Generator().manual_seed(seed), interval)
+        assert int((t == 1).sum()) == ones
+        assert len(t) == 16
+        assert bool((t >= interval[0]).all())
+
+
+def test_the_experts_divide_the_untruncated_draws_by_their_mass() -> None:
+    """Shares of the pretraining's draws by the paper's boundaries, from the normal CDF."""
+    cdf = [0.5 * math.erfc(-(math.log(t / (1 - t)) - 0.4) / (1.2 * math.sqrt(2))) for t in PAPER.boundaries]
+    expected = [b - a for a, b in zip([0.0, *cdf], [*cdf, 1.0], strict=True)]
+    assert expected == pytest.approx([0.0848, 0.8164, 0.0729, 0.0259], abs=1e-4)
+    t = draw_times(200_000, _config(t_one_probability=0.0), torch.Generator().manual_seed(0)).double()
+    found = torch.histogram(t, torch.tensor([0.0, *PAPER.boundaries, 1.0], dtype=torch.float64)).hist / len(t)
+    assert found.tolist() == pytest.approx(expected, abs=3e-3)
 
 
 def test_x0_loss_is_absolute_at_one_and_huber_below() -> None:
@@ -82,3 +140,49 @@ def test_x0_loss_counts_every_picture_alike() -> None:
     loss, _ = x0_loss(x0_hat, torch.zeros_like(x0_hat), torch.ones(2), 2.0)
     assert float(loss) == 2.0
     assert math.isfinite(float(loss))
+
+
+# ---- the perceptual term
+
+
+def _distance(sr: torch.Tensor, hr: torch.Tensor) -> torch.Tensor:
+    return (sr - hr).square().mean(dim=(1, 2, 3))
+
+
+def test_perceptual_term_counts_the_time_one_as_zero() -> None:
+    hr, sr = torch.rand(4, 3, 8, 8), torch.rand(4, 3, 8, 8)
+    t = torch.tensor([1.0, 0.9, 1.0, 0.2])
+    expected = _distance(sr, hr)[[1, 3]].sum() / 4
+    assert float(perceptual_term(_distance, sr, hr, t)) == pytest.approx(float(expected), rel=1e-6)
+    parts = [
+        perceptual_term(_distance, sr[rows], hr[rows], t[rows]) for rows in (slice(0, 1), slice(1, 2), slice(2, 4))
+    ]
+    assert float(parts[0] + parts[1] + 2 * parts[2]) / 4 == pytest.approx(float(expected), rel=1e-6)
+
+
+def test_perceptual_term_gives_gradient_below_one_only() -> None:
+    sr = torch.rand(3, 3, 8, 8, requires_grad=True)
+    perceptual_term(_distance, sr, torch.rand(3, 3, 8, 8), torch.tensor([1.0, 0.5, 0.25])).backward()
+    assert float(sr.grad[0].abs().max()) == 0.0
+    assert all(float(grad.abs().max()) > 1e-4 for grad in sr.grad[1:])
+
+
+def test_perceptual_term_of_one_step_alone_is_zero_and_asks_for_nothing() -> None:
+    def refuse(sr: torch.Tensor, hr: torch.Tensor) -> torch.Tensor:
+        pytest.fail("the distance was asked for")
+
+    sr = torch.rand(2, 3, 8, 8, requires_grad=True)
+    term = perceptual_term(refuse, sr, sr.detach(), torch.ones(2))
+    assert float(term) == 0.0
+
+
+def test_perceptual_term_sees_pictures_in_range() -> None:
+    seen: list[torch.Tensor] = []
+
+    def look(sr: torch.Tensor, hr: torch.Tensor) -> torch.Tensor:
+        seen.append(sr)
+        return _distance(sr, hr)
+
+    perceptual_term(look, torch.randn(2, 3, 8, 8) * 3, torch.rand(2, 3, 8, 8), torch.tensor([0.5, 0.6]))
+    assert float(seen[0].min()) == 0.0
+    assert float(seen[0].max()) == 1.0

@@ -6,6 +6,7 @@ fields with TOML values; unknown fields are refused with the closest match.
 
 from __future__ import annotations
 
+import copy
 import math
 import tomllib
 import typing
@@ -16,18 +17,24 @@ from typing import Any
 
 from linearsr.config import AutoencoderConfig, FlowConfig, ModelConfig, check_state_gate, from_dict
 from linearsr.errors import ConfigError
+from linearsr.tags.vocabulary import COMPACT_VOCABULARY, closed_vocabulary
+from linearsr_train.checks import within
 from linearsr_train.data.degradation import DegradationConfig
+from linearsr_train.esgf_config import EsgfConfig
+from linearsr_train.stage_config import ExpertSplitConfig, SftConfig, StagesConfig
+from linearsr_train.tagger_config import TaggerConfig
 
-__all__ = ["DataConfig", "LoopConfig", "LossConfig", "OptimConfig", "TrainConfig", "load_recipe", "recipe_names"]
-
-
-def _within(section: str, config: object, low: float, high: float, *names: str) -> None:
-    """Refuse values outside [low, high]; NaN is outside."""
-    for name in names:
-        value = getattr(config, name)
-        if not low <= value <= high:
-            expected = f"at least {low:g}" if high == math.inf else f"{low:g} to {high:g}"
-            raise ConfigError(f"{section}.{name} is {value:g}, expected {expected}")
+__all__ = [
+    "DataConfig",
+    "LoopConfig",
+    "LossConfig",
+    "OptimConfig",
+    "TrainConfig",
+    "load_recipe",
+    "parse_recipe",
+    "read_toml",
+    "recipe_names",
+]
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -48,12 +55,14 @@ class DataConfig:
     """Decoded photographs kept in memory, at most."""
     num_workers: int = 1
     """Loader processes; 0 degrades in the training process."""
+    content_tags: tuple[str, ...] = ()
+    """Names that a photograph's sidecar file (photo.txt beside photo.jpg) may carry, added to the tag vocabulary."""
     degradation: DegradationConfig = field(default_factory=DegradationConfig)
 
     def __post_init__(self) -> None:
-        _within("data", self, 0.0, 1.0, "real_probability", "tag_dropout", "validation_fraction")
-        _within("data", self, 1, math.inf, "crop")
-        _within("data", self, 0, math.inf, "num_workers", "cache_gib")
+        within("data", self, 0.0, 1.0, "real_probability", "tag_dropout", "validation_fraction")
+        within("data", self, 1, math.inf, "crop")
+        within("data", self, 0, math.inf, "num_workers", "cache_gib")
         for scale, probability in self.fixed_scales.items():
             try:
                 fits = 1.0 <= float(scale) <= 4.0 and 0.0 <= probability <= 1.0
@@ -81,49 +90,58 @@ class LossConfig:
     """Bound of the 1 / t^2 weight of the squared x0 error; 1 weighs all times alike."""
 
     def __post_init__(self) -> None:
-        _within("loss", self, 0.0, 1.0, "t_one_probability")
-        _within("loss", self, 0.0, math.inf, "t_logit_std", "max_weight")
+        within("loss", self, 0.0, 1.0, "t_one_probability")
+        within("loss", self, 0.0, math.inf, "t_logit_std", "max_weight")
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class OptimConfig:
-    """Optimizer, schedule and averaging."""
+    """Optimizer and averaging; learning rates are each stage's own."""
 
-    learning_rate: float
     betas: tuple[float, ...] = (0.9, 0.99)
     weight_decay: float = 0.0
-    warmup_steps: int = 200
-    decay_fraction: float = 0.4
-    """Last share of the run over which the learning rate falls linearly to zero."""
     max_grad_norm: float = 1.0
     skip_grad_ratio: float = 10.0
     """A step whose gradient norm is above this many times the running median is skipped."""
+    max_nonfinite_skips: int = 3
+    """Steps with a non-finite gradient that a stage survives by skipping; one more counts as a collapse."""
     ema_decay: float = 0.999
 
     def __post_init__(self) -> None:
-        _within("optim", self, 0.0, math.inf, "learning_rate", "weight_decay", "warmup_steps", "max_grad_norm")
-        _within("optim", self, 0.0, 1.0, "decay_fraction", "ema_decay")
+        within("optim", self, 0.0, math.inf, "weight_decay", "max_grad_norm", "skip_grad_ratio", "max_nonfinite_skips")
+        within("optim", self, 0.0, 1.0, "ema_decay")
         if len(self.betas) != 2 or not all(0.0 <= beta < 1.0 for beta in self.betas):
             raise ConfigError(f"optim.betas is {self.betas}, expected two numbers in [0, 1)")
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class LoopConfig:
-    """Length and rhythm of a run."""
+    """What all stages share: batch, precision, devices, rhythm."""
 
-    max_steps: int
     batch_size: int
+    """Crops of one optimizer step, over all processes and accumulated parts."""
+    gradient_accumulation_steps: int = 1
+    """Parts that a batch is computed in; the result is the same but for rounding, the memory smaller."""
     seed: int = 0
-    mixed_precision: typing.Literal["no", "bf16"] = "bf16"
+    mixed_precision: typing.Literal["auto", "no", "bf16", "fp16"] = "auto"
+    """`auto`: bfloat16 where the device multiplies it, else float32."""
+    strategy: typing.Literal["auto", "ddp", "fsdp"] = "auto"
+    """How several processes share the work: `ddp` copies the network, `fsdp` splits it. `auto` is `ddp`."""
+    compile: bool = False
+    """Compile the network with torch.compile."""
     checkpoint_steps: int = 500
-    validation_steps: int = 1000
     validation_photos: int = 24
     validation_crop: int = 256
     log_steps: int = 20
 
     def __post_init__(self) -> None:
-        names = ("max_steps", "batch_size", "checkpoint_steps", "validation_steps", "validation_photos", "log_steps")
-        _within("loop", self, 1, math.inf, *names, "validation_crop")
+        names = ("batch_size", "gradient_accumulation_steps", "checkpoint_steps", "validation_photos", "log_steps")
+        within("loop", self, 1, math.inf, *names, "validation_crop")
+        if self.batch_size % self.gradient_accumulation_steps:
+            raise ConfigError(
+                f"loop.batch_size is {self.batch_size}, expected a multiple of gradient_accumulation_steps = "
+                f"{self.gradient_accumulation_steps}"
+            )
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -138,6 +156,13 @@ class TrainConfig:
     loss: LossConfig
     optim: OptimConfig
     loop: LoopConfig
+    stages: StagesConfig
+    experts: ExpertSplitConfig = field(default_factory=ExpertSplitConfig)
+    sft: SftConfig = field(default_factory=SftConfig)
+    esgf: EsgfConfig = field(default_factory=EsgfConfig)
+    tagger: TaggerConfig = field(default_factory=TaggerConfig)
+    init: str = ""
+    """Model whose weights the run starts from (`compact`, a folder or a Hub id); empty starts from nothing."""
 
     def __post_init__(self) -> None:
         check_state_gate(self.model, self.flow)
@@ -147,6 +172,21 @@ class TrainConfig:
                 f"data.crop is {self.data.crop} and loop.validation_crop {self.loop.validation_crop}, "
                 f"expected multiples of {grid} (latent factor times patch size)"
             )
+        if self.model.num_tags and self.model.num_tags != len(self.vocabulary):
+            raise ConfigError(
+                f"model.num_tags is {self.model.num_tags}, expected {len(self.vocabulary)}: "
+                f"{len(COMPACT_VOCABULARY)} degradations and {len(self.data.content_tags)} content tags"
+            )
+        if self.stages.pretrain.max_steps == 0 and not self.init:
+            raise ConfigError(
+                "stages.pretrain.max_steps is 0 and init is empty, expected weights to start from",
+                hint="name a model with `--init compact`, or give the pretraining steps",
+            )
+
+    @property
+    def vocabulary(self) -> tuple[str, ...]:
+        """Closed tag vocabulary in embedding order."""
+        return closed_vocabulary(self.data.content_tags)
 
 
 def recipe_names() -> list[str]:
@@ -155,7 +195,12 @@ def recipe_names() -> list[str]:
     return sorted(entry.name.removesuffix(".toml") for entry in folder.iterdir() if entry.name.endswith(".toml"))
 
 
-def _read_toml(recipe: str | Path) -> dict[str, Any]:
+def read_toml(recipe: str | Path) -> dict[str, Any]:
+    """Plain data of a packaged recipe or a TOML file.
+
+    Raises:
+        ConfigError: no such recipe, or invalid TOML.
+    """
     if str(recipe) in recipe_names():
         source = resources.files("linearsr_train") / "recipes" / f"{recipe}.toml"
     elif Path(recipe).is_file():
@@ -194,7 +239,16 @@ def load_recipe(recipe: str | Path, overrides: list[str] | tuple[str, ...] = ())
     Raises:
         ConfigError: no such recipe, invalid TOML, or a setting that does not exist or does not fit.
     """
-    data = _read_toml(recipe)
+    return parse_recipe(read_toml(recipe), overrides)
+
+
+def parse_recipe(data: dict[str, Any], overrides: list[str] | tuple[str, ...] = ()) -> TrainConfig:
+    """Build a config from plain data, such as a recipe whose [model] was taken from a checkpoint, and apply overrides.
+
+    Raises:
+        ConfigError: as `load_recipe`.
+    """
+    data = copy.deepcopy(data)
     for assignment in overrides:
         _override(data, assignment)
     return from_dict(TrainConfig, data)

@@ -5,6 +5,8 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
+from linearsr_train.shards import copy_full_
+
 __all__ = ["Ema"]
 
 
@@ -12,7 +14,7 @@ class Ema:
     """Shadow weights: shadow = d shadow + (1 - d) weight, with d rising from 0 so that the start is not remembered.
 
     Args:
-        model: whose parameters are averaged; buffers are copied.
+        model: whose parameters are averaged, without the wrapper of DDP; shards stay sharded. Buffers are copied.
         decay: final fraction kept per step.
     """
 
@@ -34,9 +36,9 @@ class Ema:
         return {"updates": self.updates, **{f"shadow.{name}": value for name, value in self.shadow.items()}}
 
     def load_state_dict(self, state: dict[str, Tensor | int]) -> None:
-        """Take up a saved average."""
+        """Take up a saved average of whole tensors, at any number of processes."""
         self.updates = int(state["updates"])
         for name in self.shadow:
             value = state[f"shadow.{name}"]
             assert isinstance(value, Tensor), f"EMA entry {name} is no tensor"
-            self.shadow[name].copy_(value)
+            copy_full_(self.shadow[name], value)

@@ -1,58 +1,139 @@
-"""From training state to a checkpoint folder that `linearsr upscale --model` takes."""
+"""From the results of a run to a checkpoint folder that `linearsr upscale --model` takes."""
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import torch
+from torch import Tensor
 
 from linearsr import __version__
 from linearsr.checkpoint import save_checkpoint
-from linearsr.config import SCHEMA_VERSION, CheckpointConfig, ExpertsConfig, SamplingConfig, TagsConfig, to_dict
+from linearsr.config import SCHEMA_VERSION, CheckpointConfig, ExpertsConfig, SamplingConfig, TagsConfig
+from linearsr.model.lora import LoraInfo, save_lora
 from linearsr.schedules import compact_grid
-from linearsr.tags.vocabulary import COMPACT_VOCABULARY
-from linearsr_train.state import TrainState
+from linearsr.tags.compact import TAGGER_NAME
+from linearsr_train.config import TrainConfig
+from linearsr_train.experts import boundaries_log_snr
+from linearsr_train.state import plain_config
+from linearsr_train.weights import WeightBook
 
-__all__ = ["PUBLISHED_STEPS", "export_compact"]
+__all__ = ["PUBLISHED_STEPS", "export_experts", "export_run", "lora_info"]
 
 PUBLISHED_STEPS = (1, 2, 3, 4, 8, 20)
 """Numbers of steps whose time grid the config states."""
 
 
-def export_compact(state: TrainState, folder: Path, *, summary: dict[str, Any], licence: str) -> CheckpointConfig:
-    """Write the averaged weights of a single-network run as a checkpoint folder.
+def _recipe(config: TrainConfig) -> dict[str, Any]:
+    """The recipe for the record; a start on this machine's disk is told by its name alone."""
+    recipe = plain_config(config)
+    if Path(config.init).exists():
+        recipe["init"] = "/".join(Path(config.init).absolute().parts[-2:])
+    return recipe
 
-    Args:
-        state: the run; its EMA is what ships.
-        folder: the export.
-        summary: goes into the config's `training` section beside versions and the recipe.
-        licence: of the weights.
-    """
-    config = CheckpointConfig(
+
+def _checkpoint_config(
+    config: TrainConfig, experts: ExpertsConfig, summary: Mapping[str, Any], licence: str, tagger: Path | None
+) -> CheckpointConfig:
+    grids = {str(steps): tuple(compact_grid(steps, shift=config.flow.shift).tolist()) for steps in PUBLISHED_STEPS}
+    return CheckpointConfig(
         schema_version=SCHEMA_VERSION,
         family="compact",
-        model=state.config.model,
-        autoencoder=state.config.autoencoder,
-        flow=state.config.flow,
-        experts=ExpertsConfig(boundaries_log_snr=(), files=("expert-0.safetensors",)),
-        sampling=SamplingConfig(
-            sampler="euler",
-            steps=4,
-            t_grids={str(steps): tuple(compact_grid(steps).tolist()) for steps in PUBLISHED_STEPS},
-            tile=768,
-            tile_overlap=32,
-            color_fix="none",
-        ),
-        tags=TagsConfig(kind="closed", vocabulary=COMPACT_VOCABULARY),
+        model=config.model,
+        autoencoder=config.autoencoder,
+        flow=config.flow,
+        experts=experts,
+        sampling=SamplingConfig(sampler="euler", steps=4, t_grids=grids, tile=768, tile_overlap=32, color_fix="none"),
+        tags=TagsConfig(kind="closed", vocabulary=config.vocabulary, tagger=None if tagger is None else TAGGER_NAME),
         licence=licence,
         files={},
         training={
-            "recipe": to_dict(state.config),
-            "step": state.step,
+            "recipe": _recipe(config),
             "linearsr": __version__,
             "torch": torch.__version__,
             **summary,
         },
     )
-    return save_checkpoint(folder, config, [state.ema.shadow])
+
+
+def export_experts(
+    config: TrainConfig,
+    networks: Sequence[Mapping[str, Tensor]],
+    folder: Path,
+    *,
+    summary: Mapping[str, Any],
+    licence: str,
+    tagger: Path | None = None,
+    loras: Mapping[int, Mapping[str, Tensor]] | None = None,
+) -> CheckpointConfig:
+    """Write networks as a checkpoint folder.
+
+    Args:
+        config: of the run.
+        networks: one for all noise levels, or one for each expert, expert 0 first; with `loras` their common base.
+        folder: the export.
+        summary: goes into the config's `training` section beside versions and the recipe.
+        licence: of the weights.
+        tagger: file to ship beside them.
+        loras: low-rank parts by expert, kept in files of their own.
+    """
+    boundaries = boundaries_log_snr(config.experts) if len(networks) > 1 or loras else ()
+    names = [f"expert-{index}.safetensors" for index in range(len(boundaries) + 1)]
+    extra = {} if tagger is None else {TAGGER_NAME: tagger}
+    if not loras:
+        experts = ExpertsConfig(boundaries_log_snr=boundaries, files=tuple(names))
+        return save_checkpoint(
+            folder, _checkpoint_config(config, experts, summary, licence, tagger), list(networks), extra=extra
+        )
+    folder.mkdir(parents=True, exist_ok=True)
+    for index, part in loras.items():
+        path = folder / f"lora-{index}.safetensors"
+        save_lora(path, {index: part}, lora_info(config, (index,), summary))
+        extra[path.name] = path
+    files, parts = ("base.safetensors",) * len(names), tuple(f"lora-{index}.safetensors" for index in range(len(names)))
+    experts = ExpertsConfig(boundaries_log_snr=boundaries, files=files, loras=parts)
+    return save_checkpoint(
+        folder, _checkpoint_config(config, experts, summary, licence, tagger), [networks[0]] * len(names), extra=extra
+    )
+
+
+def lora_info(config: TrainConfig, experts: tuple[int, ...], summary: Mapping[str, Any]) -> LoraInfo:
+    """What a LoRA file of this run says about itself."""
+    return LoraInfo(
+        rank=config.experts.lora_rank,
+        alpha=config.experts.lora_alpha,
+        experts=experts,
+        boundaries_log_snr=boundaries_log_snr(config.experts),
+        model=config.model,
+        training={"name": config.name, **summary},
+    )
+
+
+def export_run(
+    config: TrainConfig, book: WeightBook, folder: Path, *, summary: dict[str, Any], licence: str, tagger: Path | None
+) -> CheckpointConfig | None:
+    """Export the best networks that a run has now; None before there is any."""
+    settings: dict[str, Any] = dict(summary=summary, licence=licence, tagger=tagger)
+    written = _export_best(config, book, folder, settings)
+    for path in folder.glob("*.safetensors"):
+        if written is not None and path.name not in written.files:
+            path.unlink()  # of an export before this one
+    return written
+
+
+def _export_best(
+    config: TrainConfig, book: WeightBook, folder: Path, settings: dict[str, Any]
+) -> CheckpointConfig | None:
+    if not book.has_experts:
+        network = book.shared(0)
+        return None if network is None else export_experts(config, [network], folder, **settings)
+    if config.experts.mode == "lora" and config.experts.lora_export == "separate":
+        parts = {expert: book.lora(expert) for expert in range(book.num_experts)}
+        base = book.common_base()
+        if base is not None and all(part is not None for part in parts.values()):
+            found = {expert: part for expert, part in parts.items() if part is not None}
+            return export_experts(config, [base], folder, loras=found, **settings)
+    networks = [book.best(expert) for expert in range(book.num_experts)]
+    return export_experts(config, [network for network in networks if network is not None], folder, **settings)

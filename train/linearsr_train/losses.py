@@ -8,25 +8,44 @@ integrate, and the linear tail keeps a few heavily degraded crops from outweighi
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
 from linearsr_train.config import LossConfig
 
-__all__ = ["draw_times", "x0_loss"]
+__all__ = ["draw_times", "perceptual_term", "x0_loss"]
 
 
-def draw_times(batch_size: int, config: LossConfig, generator: torch.Generator) -> Tensor:
-    """Times of a batch: a fixed share exactly 1, the others logit-normal.
+def draw_times(
+    batch_size: int, config: LossConfig, generator: torch.Generator, interval: tuple[float, float] = (0.0, 1.0)
+) -> Tensor:
+    """Times of a batch: a fixed share exactly 1, the others logit-normal, truncated to an interval.
+
+    The truncation is by inverse CDF: u uniform between the normal CDF's values at both ends, then t = sigmoid of the
+    normal quantile of u. An interval that does not reach 1 has no share at exactly 1.
+
+    Args:
+        batch_size: B.
+        config: shares, mean and deviation of logit(t).
+        generator: advanced by the draws.
+        interval: (low, high) with 0 <= low < high <= 1.
 
     Returns:
         (B,) float32 in (0, 1]; the first ones are 1.
+
+    Source: Esser et al., arXiv:2403.03206, section 3.1 (logit-normal); the experts' intervals arXiv:2510.08771.
     """
-    num_one = round(batch_size * config.t_one_probability)
-    normal = torch.randn(batch_size - num_one, generator=generator)
-    t = torch.sigmoid(config.t_logit_mean + config.t_logit_std * normal)
-    return torch.cat([torch.ones(num_one), t.clamp(1e-3, 0.999)])
+    low, high = interval
+    num_one = round(batch_size * config.t_one_probability) if high >= 1.0 else 0
+    ends = torch.tensor([low, high], dtype=torch.float64).clamp(1e-3, 0.999)
+    a, b = torch.special.ndtr((torch.logit(ends) - config.t_logit_mean) / config.t_logit_std).tolist()
+    u = torch.rand(batch_size - num_one, generator=generator, dtype=torch.float64)
+    normal = torch.special.ndtri(a + (b - a) * u)
+    t = torch.sigmoid(config.t_logit_mean + config.t_logit_std * normal).float()
+    return torch.cat([torch.ones(num_one), t.clamp(float(ends[0]), float(ends[1]))])
 
 
 def x0_loss(x0_hat: Tensor, x0: Tensor, t: Tensor, max_weight: float) -> tuple[Tensor, Tensor]:
@@ -47,3 +66,23 @@ def x0_loss(x0_hat: Tensor, x0: Tensor, t: Tensor, max_weight: float) -> tuple[T
     weight = (1.0 / t.square()).clamp(max=max_weight)
     per_sample = torch.where(t >= 1.0, absolute, weight * huber)
     return per_sample.mean(), squared.detach()
+
+
+def perceptual_term(distance: Callable[[Tensor, Tensor], Tensor], sr: Tensor, hr: Tensor, t: Tensor) -> Tensor:
+    """Perceptual distance of the predicted pictures, those at exactly t = 1 counted as zero; mean over the batch.
+
+    One step from t = 1 is to stay the posterior mean, which no picture that looks real is. The sum is divided by the
+    whole batch, so that parts of a batch weigh alike whatever times they hold.
+
+    Args:
+        distance: such as `linearsr.metrics.Lpips.distance`, (B, 3, H, W) twice -> (B,).
+        sr, hr: (B, 3, H, W); sr as decoded, with gradient.
+        t: (B,).
+
+    Returns:
+        Scalar; zero where no sample is below 1.
+    """
+    below = t < 1.0
+    if not bool(below.any()):
+        return sr.new_zeros(())
+    return distance(sr[below].clamp(0.0, 1.0), hr[below]).sum() / sr.shape[0]

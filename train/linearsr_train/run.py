@@ -1,38 +1,48 @@
-"""One run from a folder of photographs to an export: finds the data, resumes, trains, validates, keeps the best."""
+"""One run from a folder of photographs to an export: every stage in order, each resumed or skipped as it stands."""
 
 from __future__ import annotations
 
 import json
+import logging
 import platform
-import signal
+import shutil
 import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
-from types import FrameType
 from typing import Any, Literal
 
 import torch
 
+from linearsr.atomic import write_bytes
 from linearsr.autoencoders.pixel import PixelAutoencoder
-from linearsr.config import to_dict
-from linearsr.device import cpu_has_fast_bf16
-from linearsr.errors import TrainingError
+from linearsr.errors import ConfigError, TrainingError
 from linearsr.metrics import Lpips, gmsd
-from linearsr.model.transformer import LinearDiT
+from linearsr.tags.compact import TAGGER_NAME
 from linearsr_train.config import TrainConfig
-from linearsr_train.data.batches import CropDataset, batches
+from linearsr_train.context import Progress, Run, stage_dataset
+from linearsr_train.data.sidecar import read_content
 from linearsr_train.data.sources import PhotoSet, find_photos
-from linearsr_train.evaluate import PerceptualFn, ValidationSet, build_validation, validate
-from linearsr_train.export import export_compact
-from linearsr_train.loop import build_state, train
-from linearsr_train.runlog import RunLog
-from linearsr_train.state import CHECKPOINT_NAME, TrainState, load_state
+from linearsr_train.distributed import any_rank, build_accelerator
+from linearsr_train.evaluate import PerceptualFn, build_validation
+from linearsr_train.experts import Stage, plan_stages, read_json, stage_folder
+from linearsr_train.export import export_experts, export_run
+from linearsr_train.loop import LossTerms
+from linearsr_train.report import throughput_line
+from linearsr_train.runlog import RunLog, read_log, wants_tensorboard
+from linearsr_train.stage import StageOutcome, run_stage
+from linearsr_train.state import check_unchanged, plain_config
+from linearsr_train.stop import StopFlag
+from linearsr_train.tagger import train_tagger
+from linearsr_train.weights import DONE_NAME, START_NAME, WeightBook
 
 __all__ = ["RunResult", "run_training"]
 
-Progress = Callable[[int, int, dict[str, float]], None]
+Resume = Literal["auto", "latest", "never"]
+Split = tuple[Sequence[Path], Sequence[Path]]
+TIMED_CROPS = 16
+LONG_STAGE_S = 60.0
+"""The curves are drawn after stages that took at least this long, and at the end: drawing takes seconds."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,154 +50,265 @@ class RunResult:
     """How a run ended."""
 
     finished: bool
+    stage: str | None
+    """Stage it stopped in; None when all are done."""
     step: int
+    """Steps taken in that stage."""
     export: Path | None
     validation: dict[str, float]
+    """Scores of the last finished stage."""
     stop_signal: int | None
+    stages: dict[str, dict[str, Any]] = field(default_factory=dict)
+    """What each finished stage says of itself (`done.json`)."""
 
 
-class _StopFlag:
-    """Set by SIGINT, SIGTERM or a time limit; read by the loop before every step."""
+def _check_folder(config: TrainConfig, folder: Path, resume: Resume) -> None:
+    """Refuse a run folder that does not fit; writes nothing.
 
-    def __init__(self, max_hours: float | None) -> None:
-        self.signal: int | None = None
-        self._deadline = None if max_hours is None else time.monotonic() + 3600 * max_hours
-
-    def __call__(self) -> bool:
-        return self.signal is not None or (self._deadline is not None and time.monotonic() >= self._deadline)
-
-    @contextmanager
-    def listening(self) -> Iterator[None]:
-        """Catch the signals for the time of a run."""
-
-        def handle(number: int, _: FrameType | None) -> None:
-            self.signal = number
-
-        before = {number: signal.signal(number, handle) for number in (signal.SIGINT, signal.SIGTERM)}
-        try:
-            yield
-        finally:
-            for number, handler in before.items():
-                signal.signal(number, handler)
-
-
-def _start(state: TrainState, folder: Path, resume: Literal["auto", "latest", "never"]) -> None:
-    exists = (folder / CHECKPOINT_NAME).is_file()
-    if resume == "latest" or (resume == "auto" and exists):
-        load_state(state, folder)
-    elif exists:
+    Raises:
+        TrainingError: nothing to resume, a run where none is wanted, another run's or another program's folder.
+    """
+    path = folder / "config.json"
+    exists = (folder / "log.jsonl").is_file() and path.is_file()
+    if resume == "latest" and not exists:
+        raise TrainingError(f"nothing to resume in {str(folder)!r}: no run", hint="use `--resume auto`")
+    if exists and resume == "never":
         raise TrainingError(
             f"{str(folder)!r} already holds a run", hint="use `--resume auto` to go on, or another `--output-dir`"
         )
-    elif (folder / "config.json").exists() and not (folder / "log.jsonl").exists():
+    if path.exists() and not exists:
         raise TrainingError(
             f"{str(folder)!r} holds a config.json that is not of a run, expected a folder for this run alone",
             hint="use another `--output-dir`",
         )
+    if exists:
+        check_unchanged(read_json(path), config)
 
 
-def _read_data(config: TrainConfig, folder: Path, report: Callable[[str], None]) -> tuple[PhotoSet, ValidationSet]:
-    """Photographs to train on, and the fixed pictures to validate with."""
-    training, held_back = find_photos(folder, config.data.validation_fraction)
-    photos = PhotoSet(training, config.data.crop, config.data.cache_gib)
-    validation = build_validation(PhotoSet(held_back, config.loop.validation_crop, config.data.cache_gib), config)
-    for name, reason in photos.skipped:
-        report(f"left out {name}: {reason}")
-    return photos, validation
+def _lpips(config: TrainConfig, weights: Path | None, device: torch.device) -> Lpips | None:
+    if weights is not None:
+        return Lpips.from_file(weights).to(device)
+    if config.experts.perceptual_weight > 0:
+        raise ConfigError(
+            f"experts.perceptual_weight is {config.experts.perceptual_weight:g}, which needs LPIPS weights",
+            hint="give them with `--lpips-weights FILE`, or set the weight to 0",
+        )
+    return None
+
+
+def _reopen_longer(config: TrainConfig, folder: Path) -> None:
+    """Take up again a stage that ended by a budget that is larger now, as long as nothing was built on it."""
+    stages = plan_stages(config)
+    for stage, after in zip(stages, [*stages[1:], None], strict=True):
+        done = read_json(stage_folder(folder, stage) / DONE_NAME)
+        is_last = after is None or not stage_folder(folder, after).exists()
+        if is_last and done.get("ending") == "budget" and done["steps"] < stage.settings.max_steps:
+            (stage_folder(folder, stage) / DONE_NAME).unlink()
+
+
+def _fall_back(run: Run, stage: Stage) -> bool:
+    """Make an expert start again from the elbow if it went wrong soon after the knee; whether that is to be done.
+
+    Decided by what is on the disk alone, so that a run killed in between comes to the same.
+    """
+    folder, pretrain = stage_folder(run.folder, stage), run.folder / "stages" / "pretrain"
+    if stage.kind != "expert" or (folder / START_NAME).is_file():
+        return False
+    done, elbow = read_json(folder / DONE_NAME), read_json(pretrain / DONE_NAME).get("verdict", {}).get("elbow")
+    soon = done["steps"] <= run.config.experts.fall_back_steps
+    got_worse = done["ending"] == "collapse" or (done["chosen"] == 0 and done["ending"] == "knee")
+    path = pretrain / "keep" / f"step-{elbow or 0:08d}.safetensors"
+    if not (soon and got_worse) or elbow is None or elbow == read_json(pretrain / DONE_NAME)["chosen"]:
+        return False
+    found = path.is_file()
+    run.accelerator.wait_for_everyone()  # until all have read what is about to go
+    if run.accelerator.is_main_process and found:
+        (folder / DONE_NAME).unlink()  # first: a stage that is half removed is not done
+        shutil.rmtree(folder)
+        folder.mkdir()
+        write_bytes(folder / START_NAME, json.dumps({"elbow_file": f"keep/{path.name}", "elbow": elbow}).encode())
+        run.log.write("fall_back", stage=stage.name, ending=done["ending"], elbow=elbow)
+    run.accelerator.wait_for_everyone()
+    run.report(f"{stage.name} went wrong within {done['steps']} steps: starting again from the elbow, step {elbow}")
+    return found
+
+
+def _train_tagger(run: Run, data: tuple[PhotoSet, PhotoSet], stop: Callable[[], bool]) -> tuple[Path | None, bool]:
+    """(tagger file or None, whether all is done); trained by the first process alone."""
+    config, folder = run.config, run.folder / "stages" / "tagger"
+    path = folder / TAGGER_NAME
+    if config.tagger.max_steps == 0:
+        return None, True
+    finished = True
+    if run.accelerator.is_main_process and not path.is_file():
+        folder.mkdir(parents=True, exist_ok=True)
+        photos, held_back = data
+        result = train_tagger(
+            photos, held_back, config.tagger, config.data.degradation, folder,
+            seed=config.loop.seed, report=run.report, should_stop=stop,
+        )  # fmt: skip
+        finished = result is not None
+        if result is not None:
+            run.log.write("tagger", **result.summary())
+    finished = not any_rank(run.accelerator, not finished)
+    return (path if path.is_file() else None), finished
 
 
 def run_training(
     config: TrainConfig,
-    data_folder: Path,
+    data: Path | Split,
     folder: Path,
     *,
-    resume: Literal["auto", "latest", "never"] = "auto",
+    resume: Resume = "auto",
     lpips_weights: Path | None = None,
     licence: str = "unstated",
     max_hours: float | None = None,
+    device: str = "auto",
+    report_to: Literal["auto", "tensorboard", "none"] = "auto",
     progress: Progress | None = None,
     report: Callable[[str], None] = lambda _: None,
 ) -> RunResult:
-    """Train, validate and export; the export always holds the best averaged weights so far.
+    """Train all stages, then the tagger, and export; the export always holds the best averaged weights so far.
 
     Args:
         config: resolved recipe.
-        data_folder: photographs, split by hash of the file name.
-        folder: run folder: config.json, log.jsonl, last.pt, export/.
+        data: folder of photographs, split by hash of the file name, or the two parts themselves (to train on, held
+            back); content tags in a text file beside a photograph.
+        folder: run folder: config.json, log.jsonl, stages/, samples/, curves.png, export/.
         resume: `auto` goes on if there is something, `latest` insists on it, `never` refuses to mix runs.
         lpips_weights: file for `linearsr.metrics.Lpips`; without it the perceptual score is GMSD, and the log says so.
         licence: of the weights that come out.
         max_hours: stop after this time, saving first.
-        progress: called with (step, max_steps, values) after every step.
+        device: `auto`, `cpu`, `cuda`, ...
+        report_to: `auto` writes TensorBoard files where it is installed.
+        progress: called with (stage, step, max_steps, values) after every step.
         report: receives one-line messages for a person.
 
     Raises:
-        TrainingError: no data, nothing to resume, or a non-finite loss.
+        TrainingError: no data, nothing to resume, or a loss that is not finite with nothing to go back to.
+        ConfigError: a setting that does not fit, or a missing package.
     """
-    folder.mkdir(parents=True, exist_ok=True)
-    photos, validation = _read_data(config, data_folder, report)
-    state = build_state(config)
-    _start(state, folder, resume)
-    (folder / "config.json").write_text(json.dumps(to_dict(config), indent=2) + "\n", encoding="utf-8")
-    perceptual, perceptual_name = _perceptual(lpips_weights)
+    loop = config.loop
+    accelerator = build_accelerator(mixed_precision=loop.mixed_precision, strategy=loop.strategy, device=device)
+    main, say = accelerator.is_main_process, report if accelerator.is_main_process else lambda _: None
+    _check_folder(config, folder, resume)
+    accelerator.wait_for_everyone()
+    lpips = _lpips(config, lpips_weights, accelerator.device)
+    training, held_back = find_photos(data, config.data.validation_fraction) if isinstance(data, Path) else data
+    photos = PhotoSet(list(training), config.data.crop, config.data.cache_gib)
+    checked = PhotoSet(list(held_back), loop.validation_crop, config.data.cache_gib)
+    for name, reason in (*photos.skipped, *checked.skipped):
+        say(f"left out {name}: {reason}")
+    perceptual: PerceptualFn = gmsd if lpips is None else lpips
     autoencoder = PixelAutoencoder(config.autoencoder)
-    log = RunLog(folder / "log.jsonl")
-    log.write("start", step=state.step, photos=len(photos), perceptual=perceptual_name, torch=torch.__version__)
-    if config.loop.mixed_precision == "bf16" and not cpu_has_fast_bf16():
-        report("warning: this processor emulates bfloat16, which is slow; try --set loop.mixed_precision=no")
-    report(f"{len(photos)} photographs, from step {state.step} of {config.loop.max_steps}")
-    scores: dict[str, float] = {}
+    log = RunLog(folder, tensorboard=wants_tensorboard(report_to), enabled=main)
+    if main:  # after the log: a config alone, left by a kill between the two, would be taken for another program's
+        write_bytes(folder / "config.json", (json.dumps(plain_config(config), indent=2) + "\n").encode())
+    book = WeightBook(config, folder)
+    stop = StopFlag(max_hours)
+    summary = {
+        "perceptual": "gmsd" if lpips is None else "lpips-alex-0.1",
+        "photographs": len(photos),
+        "machine": f"{platform.machine()}, {accelerator.device.type}, {accelerator.num_processes} process(es)",
+    }
 
-    def on_validation(state: TrainState) -> None:
-        nonlocal scores
-        network = _averaged(state)
-        scores = validate(network, autoencoder, validation, config, perceptual=perceptual)
-        log.write("validation", step=state.step, **scores)
-        report(f"step {state.step}: " + ", ".join(f"{key} {value:g}" for key, value in scores.items()))
-        score = sum(scores[f"{task}/psnr_1"] for task in validation.tasks)
-        if score > state.best:
-            state.best = score
-            summary = _summary(scores, perceptual_name, len(photos))
-            export_compact(state, folder / "export", summary=summary, licence=licence)
+    def on_improved(ema: Mapping[str, Any], scores: dict[str, float]) -> None:
+        if not book.has_experts:
+            export_experts(config, [ema], folder / "export", summary={**summary, "validation": scores}, licence=licence)
 
-    stop = _StopFlag(max_hours)
-    source = batches(
-        CropDataset(photos, config.data, config.loop.seed),
-        config.loop.batch_size,
-        state.step,
-        config.loop.max_steps,
-        config.data.num_workers,
-    )
-    finished = False
+    run = Run(
+        config=config, folder=folder, photos=photos, content=read_content(photos, config.data.content_tags),
+        validation=build_validation(checked, config), terms=LossTerms(autoencoder), lpips=lpips,
+        perceptual=perceptual, accelerator=accelerator, log=log, book=book, should_stop=stop, progress=progress,
+        report=say, on_improved=on_improved,
+    )  # fmt: skip
+    log.write("start", photos=len(photos), left_out=len(photos.skipped), torch=torch.__version__,
+              precision=accelerator.mixed_precision, **summary)  # fmt: skip
+    say(f"{len(photos)} photographs, {accelerator.num_processes} process(es) on {accelerator.device.type}, "
+        f"precision {accelerator.mixed_precision}; the perceptual score is {summary['perceptual']}")  # fmt: skip
     try:
         with stop.listening():
-            finished = train(
-                state,
-                source,
-                autoencoder,
-                folder,
-                log,
-                on_validation=on_validation,
-                on_progress=None if progress is None else lambda s, v: progress(s.step, config.loop.max_steps, v),
-                should_stop=stop,
-            )
+            result = _run_all(run, (photos, checked), summary, licence, stop)
+        # A process that left before the first one has exported would make a launcher end them all.
+        accelerator.wait_for_everyone()
+        accelerator.end_training()
+        return result
     finally:
-        log.write("end", step=state.step, finished=finished)
         log.close()
+
+
+def _run_all(
+    run: Run, data: tuple[PhotoSet, PhotoSet], summary: dict[str, Any], licence: str, stop: StopFlag
+) -> RunResult:
+    config, folder, main = run.config, run.folder, run.accelerator.is_main_process
+    if main:
+        _reopen_longer(config, folder)
+    run.accelerator.wait_for_everyone()
     export = folder / "export"
-    return RunResult(finished, state.step, export if export.is_dir() else None, scores, stop.signal)
+    scores: dict[str, float] = {}
+
+    def exported(tagger: Path | None) -> Path | None:
+        stages = {s.name: read_json(stage_folder(folder, s) / DONE_NAME) for s in plan_stages(config)}
+        full = {**summary, "stages": {name: done for name, done in stages.items() if done}, "validation": scores}
+        if main:
+            export_run(config, run.book, export, summary=full, licence=licence, tagger=tagger)
+        run.accelerator.wait_for_everyone()
+        return export if export.is_dir() else None
+
+    def result(finished: bool, stage: str | None, step: int) -> RunResult:
+        done = {s.name: read_json(stage_folder(folder, s) / DONE_NAME) for s in plan_stages(config)}
+        where = {} if stage is None else {"stage": stage, "step": step}
+        run.log.write("end", **where, finished=finished)
+        return RunResult(
+            finished, stage, step, export if export.is_dir() else None, scores, stop.signal,
+            {name: entry for name, entry in done.items() if entry},
+        )  # fmt: skip
+
+    for stage in plan_stages(config):
+        outcome: StageOutcome | None = None
+        while not run.book.is_done(stage.name) or _fall_back(run, stage):
+            outcome = run_stage(run, stage)
+            if outcome.ending == "stopped":
+                return result(False, stage.name, outcome.step)
+        scores = read_json(stage_folder(folder, stage) / DONE_NAME).get("scores", scores)
+        if outcome is not None:
+            _say_throughput(run, stage)
+            exported(None)
+            _draw_curves(run, stage)
+    tagger, finished = _train_tagger(run, data, stop)
+    if not finished:
+        return result(False, "tagger", 0)
+    exported(tagger)
+    _draw_curves(run)
+    return result(True, None, 0)
 
 
-def _perceptual(weights: Path | None) -> tuple[PerceptualFn, str]:
-    return (gmsd, "gmsd") if weights is None else (Lpips.from_file(weights), "lpips-alex-0.1")
+def _say_throughput(run: Run, stage: Stage) -> None:
+    """Whether the loader keeps up with the network: crops that one process makes alone, against the steps' own time."""
+    if not run.accelerator.is_main_process:
+        return
+    steps = [e for e in read_log(run.folder / "log.jsonl") if e["event"] == "step" and e.get("stage") == stage.name]
+    if not steps:
+        return
+    dataset, clock = stage_dataset(run, stage), time.perf_counter()
+    for index in range(TIMED_CROPS):
+        dataset[index]
+    batch = run.config.loop.batch_size
+    loader = (time.perf_counter() - clock) / TIMED_CROPS * batch / max(1, run.config.data.num_workers)
+    network = sum(e["s_network"] for e in steps[-20:]) / len(steps[-20:])
+    line = throughput_line(loader, network, batch)
+    run.log.write("throughput", stage=stage.name, s_loader=round(loader, 4), s_network=round(network, 4))
+    run.report(line)
 
 
-def _averaged(state: TrainState) -> LinearDiT:
-    """A network with the averaged weights."""
-    network = LinearDiT(state.config.model)
-    network.load_state_dict(state.ema.shadow)
-    return network.to(memory_format=torch.channels_last).eval()  # type: ignore[call-overload]
+def _draw_curves(run: Run, after: Stage | None = None) -> None:
+    """Plot all curves with their knees, where matplotlib is installed; after a stage only if that was long."""
+    from linearsr_train.plots import draw_run
 
-
-def _summary(scores: dict[str, float], perceptual_name: str, photos: int) -> dict[str, Any]:
-    return {"validation": scores, "perceptual": perceptual_name, "photographs": photos, "machine": platform.machine()}
+    is_soon = after is not None and read_json(stage_folder(run.folder, after) / DONE_NAME)["seconds"] < LONG_STAGE_S
+    if is_soon or not run.accelerator.is_main_process:
+        return
+    try:
+        draw_run(run.folder)
+    except ConfigError as error:
+        logging.getLogger(__name__).info("no plot of the curves: %s", error)

@@ -189,7 +189,7 @@ def draw_plan(hr_size: Size, size: Size, config: DegradationConfig, rng: np.rand
     )
 
 
-@lru_cache(maxsize=64)
+@lru_cache(maxsize=256)
 def _matrix(in_size: int, out_size: int, mode: str) -> Image:
     """Dense (out_size, in_size) weights of one axis, "bicubic" (MATLAB's) or antialiased "bilinear"; read-only."""
     if mode == "bicubic":
