@@ -87,7 +87,7 @@ def _forward_calls(upscaler: TensorUpscaler, side: int, steps: int, tile: Tile) 
 
     hook = torch.nn.modules.module.register_module_forward_hook(note)
     try:
-        upscaler.upscale_tensor(sample_picture(side // 4), size=(side, side), steps=steps, seed=0, tags=None, tile=tile)
+        upscaler.upscale_tensor(sample_picture(side // 4), size=(side, side), steps=steps, seed=0, tags=(), tile=tile)
     finally:
         hook.remove()
     return calls

@@ -209,7 +209,7 @@ def build_parser() -> argparse.ArgumentParser:
     """The options."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
     add_training_options(parser, "bench-experts", photos=25)
-    parser.add_argument("--init", default="compact", help="model of one network, or a pretraining's result.safetensors")
+    parser.add_argument("--init", required=True, help="model of one network, or a pretraining's result.safetensors")
     parser.add_argument(
         "--steps", type=int, default=150, help="of each of four experts; four times that in all (default: 150)"
     )

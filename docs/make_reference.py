@@ -62,7 +62,7 @@ shown broken here.
 
 ```json
 {"event": "file", "input": "a.jpg", "output": "out/a.jpg", "status": "done", "width": 2560, "height": 1920,
- "scale": 4.0, "seconds": 5.1, "notes": []}
+ "scale": 4.0, "seconds": 5.1, "tags": ["jpeg"], "tags_from": "tagger", "notes": []}
 {"event": "summary", "done": 1, "skipped": 0, "failed": 0, "seconds": 6.0, "megapixels": 4.915, "exit_code": 0}
 ```
 
@@ -71,6 +71,8 @@ shown broken here.
 - `output` is null for stdout, and where an input failed before it had a name.
 - `width` and `height` are output pixels, 0 if unknown; `scale` is the geometric mean of the two side ratios;
   `megapixels` are those written.
+- `tags` are what the model was told, `tags_from` where they come from: `user`, `csv`, `tagger` or `none`; both are null
+  unless the picture was done.
 - `notes` say in plain words what could not be kept of a file.
 - A run that is interrupted, or ends because weights or device fail, has a summary too; a usage error found before the
   first file has none. With `-o -` the lines go to stderr, since stdout is the picture.

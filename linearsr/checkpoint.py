@@ -181,7 +181,8 @@ def _own_lora(folder: Path, config: CheckpointConfig, index: int) -> LoadedLora:
 
 
 def _model_metadata(model: ModelConfig) -> dict[str, str]:
-    return {"format": "pt", "linearsr_model": json.dumps(to_dict(model), sort_keys=True)}
+    # One entry: safetensors writes several in a random order, and equal exports shall be equal files.
+    return {"linearsr_model": json.dumps(to_dict(model), sort_keys=True)}
 
 
 def save_checkpoint(

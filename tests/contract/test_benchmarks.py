@@ -139,7 +139,8 @@ def test_real_inputs_are_the_same_every_time_and_carry_their_tags(load, photos: 
     assert first.lr.shape[-2:] == (45, 45)
     assert not torch.equal(first.lr, program.make_case(photos / "a.png", 2, "bicubic").lr)
     assert program.choose_tags("true", first) == first.tags
-    assert program.choose_tags("none", first) is None
+    assert program.choose_tags("none", first) == ()
+    assert program.choose_tags("predicted", first) is None
     assert program.choose_tags("jpeg:strong,noise:weak", first) == ("noise:weak", "jpeg")
 
 

@@ -95,7 +95,7 @@ def _tiled_and_whole(compact: Upscaler, lr: Tensor) -> tuple[Tensor, Tensor, lis
     side, sampling = 4 * lr.shape[1], compact.config.sampling
     whole = compact.upscale_tensor(lr, size=(side, side), steps=1, tile="off")
     tiled = compact.upscale_tensor(lr, size=(side, side), steps=1, tile=sampling.tile)
-    plan = plan_tiles(side, side, sampling.tile, sampling.tile_overlap, compact.grid)
+    plan = plan_tiles(side, side, sampling.tile, sampling.tile_overlap, compact.engine.grid)
     borders = [p for start in plan.row_starts for p in (start, start + plan.tile_height) if 0 < p < side]
     assert len(borders) >= 2
     return tiled, whole, borders

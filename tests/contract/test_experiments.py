@@ -161,7 +161,9 @@ def test_gains_compare_picture_by_picture_and_recover_only_what_is_there(load) -
 
 def test_candidates_are_cut_as_they_are_called(load) -> None:
     program = load("run_experts")
-    config = program.config_for(program.build_parser().parse_args(["--data", "x", "--lpips-weights", "y"]), (), 0)
+    config = program.config_for(
+        program.build_parser().parse_args(["--data", "x", "--lpips-weights", "y", "--init", "z"]), (), 0
+    )
     found = program.candidates(config.loss)
     used = {name: program.used_experts(cuts, config)["4"] for name, cuts in found.items()}
     mass = found["four, equal shares of the draws"]
@@ -179,7 +181,7 @@ def test_candidates_are_cut_as_they_are_called(load) -> None:
 
 def test_all_candidates_take_the_same_number_of_steps(load) -> None:
     program = load("run_experts")
-    options = program.build_parser().parse_args(["--data", "x", "--lpips-weights", "y", "--steps", "50"])
+    options = program.build_parser().parse_args(["--data", "x", "--lpips-weights", "y", "--init", "z", "--steps", "50"])
     for cuts in program.candidates(program.config_for(options, (), 0).loss).values():
         stages = plan_stages(program.config_for(options, cuts, 3))
         assert sum(stage.settings.max_steps for stage in stages) == 200

@@ -173,7 +173,7 @@ def test_installed_wheel_comes_from_its_own_environment(installed: Path, tmp_pat
 
 @pytest.mark.slow
 def test_installed_wheel_finds_its_recipes(installed: Path, tmp_path: Path) -> None:
-    code = "from linearsr_train.config import load_recipe, recipe_names as r; print([load_recipe(n).name for n in r()])"
+    code = "from linearsr_train.config import read_toml, recipe_names as r; print([read_toml(n)['name'] for n in r()])"
 
     done = run(installed / "python", "-c", code, cwd=tmp_path)
 

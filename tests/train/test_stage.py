@@ -81,7 +81,8 @@ def test_a_budget_ends_with_the_best_by_both_metrics(finished: Any) -> None:
             (float(r["psnr"]) - float(rows[0]["psnr"]), float(rows[0]["perceptual"]) - float(r["perceptual"]))
             for r in rows
         ]
-        up, down = (max(1e-6, max(gain[kind] for gain in gains)) for kind in (0, 1))
+        floors = finished.config.esgf.least_psnr_gain, finished.config.esgf.least_perceptual_gain
+        up, down = (max(floors[kind], max(gain[kind] for gain in gains)) for kind in (0, 1))
         best = max(range(len(rows)), key=lambda i: gains[i][0] / up + gains[i][1] / down)
         assert finished.result.stages[stage.name]["chosen"] == int(rows[best]["step"]), stage.name
 
@@ -93,6 +94,14 @@ def test_ranked_steps_weigh_both_gains_alike_and_leave_out_what_is_not_finite(ma
         state.esgf.update(step, psnr, perceptual)
     # Gains over the largest: 0 + 0, 0.5 + 0.5, 1 + 0.1, 0.75 + 1.
     assert ranked_steps(state) == [30, 20, 10, 0]
+
+
+def test_ranked_steps_weigh_a_loss_by_what_counts_as_a_gain_where_one_metric_never_rose(make_state: Callable) -> None:
+    state = make_state()
+    for step, psnr, perceptual in ((0, 26.735, 0.2472), (140, 26.700, 0.2353), (400, 26.696, 0.2341)):
+        state.esgf.update(step, psnr, perceptual)
+    # PSNR lost 0.039 of the 0.1 dB that count as a gain, the perceptual score gained its whole 0.0131.
+    assert ranked_steps(state)[-1] == 0
 
 
 def test_ranked_steps_of_a_stage_that_gained_nothing_prefer_its_start(make_state: Callable) -> None:

@@ -51,6 +51,8 @@ class Run:
     report: Callable[[str], None]
     on_improved: Callable[[dict[str, Any], dict[str, float]], None]
     """Called with averaged weights and scores when those of the pretraining are the best so far."""
+    best_photos: tuple[int, ...] | None = None
+    """Photographs of the last stages, once they have been scored."""
 
     @property
     def autocast_dtype(self) -> torch.dtype | None:
@@ -61,6 +63,8 @@ class Run:
 def stage_dataset(run: Run, stage: Stage) -> CropDataset:
     """Crops of a stage: draws of its own, and for the last stage the best photographs only."""
     config = run.config
-    subset = select_best(run.photos, config.sft.best_fraction) if stage.kind == "sft" else None
+    if stage.kind == "sft" and run.best_photos is None:
+        run.best_photos = select_best(run.photos, config.sft.best_fraction)
+    subset = run.best_photos if stage.kind == "sft" else None
     seed = config.loop.seed + 1000 * stage.index
     return CropDataset(run.photos, config.data, seed, subset=subset, content=run.content)

@@ -32,7 +32,7 @@ from linearsr_train.weights import DONE_NAME, LORA_NAME, RESULT_NAME, WeightBook
 
 __all__ = ["FULL_OVERRIDES", "FinetuneResult", "finetune_config", "run_finetune"]
 
-FULL_OVERRIDES = ("experts.mode=full", "stages.experts.learning_rate=1e-4")
+FULL_OVERRIDES = ("experts.mode=full", "stages.experts.learning_rate=6e-5")
 """Whole networks in place of a LoRA; they learn at a lower rate."""
 OWN_SECTIONS = ("model", "autoencoder", "flow", "init", "tagger", "data.content_tags", "stages.pretrain")
 OWN_SETTINGS = (*OWN_SECTIONS, "experts.boundaries", "experts.lora_export")

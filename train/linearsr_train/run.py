@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 import json
-import logging
 import platform
 import shutil
-import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -20,7 +18,7 @@ from linearsr.errors import ConfigError, TrainingError
 from linearsr.metrics import Lpips, gmsd
 from linearsr.tags.compact import TAGGER_NAME
 from linearsr_train.config import TrainConfig
-from linearsr_train.context import Progress, Run, stage_dataset
+from linearsr_train.context import Progress, Run
 from linearsr_train.data.sidecar import read_content
 from linearsr_train.data.sources import PhotoSet, find_photos
 from linearsr_train.distributed import any_rank, build_accelerator
@@ -28,8 +26,8 @@ from linearsr_train.evaluate import PerceptualFn, build_validation
 from linearsr_train.experts import Stage, plan_stages, read_json, stage_folder
 from linearsr_train.export import export_experts, export_run
 from linearsr_train.loop import LossTerms
-from linearsr_train.report import throughput_line
-from linearsr_train.runlog import RunLog, read_log, wants_tensorboard
+from linearsr_train.progress import draw_curves, say_throughput
+from linearsr_train.runlog import RunLog, wants_tensorboard
 from linearsr_train.stage import StageOutcome, run_stage
 from linearsr_train.state import check_unchanged, plain_config
 from linearsr_train.stop import StopFlag
@@ -40,8 +38,6 @@ __all__ = ["RunResult", "run_training"]
 
 Resume = Literal["auto", "latest", "never"]
 Split = tuple[Sequence[Path], Sequence[Path]]
-TIMED_CROPS = 16
-LONG_STAGE_S = 60.0
 """The curves are drawn after stages that took at least this long, and at the end: drawing takes seconds."""
 
 
@@ -83,6 +79,12 @@ def _check_folder(config: TrainConfig, folder: Path, resume: Resume) -> None:
         )
     if exists:
         check_unchanged(read_json(path), config)
+
+
+def _sweep(folder: Path) -> None:
+    """Remove what a killed process left half-written; the finished files stand under their own names."""
+    for path in folder.rglob(".linearsr-*.tmp"):
+        path.unlink(missing_ok=True)
 
 
 def _lpips(config: TrainConfig, weights: Path | None, device: torch.device) -> Lpips | None:
@@ -242,6 +244,7 @@ def _run_all(
 ) -> RunResult:
     config, folder, main = run.config, run.folder, run.accelerator.is_main_process
     if main:
+        _sweep(folder)
         _reopen_longer(config, folder)
     run.accelerator.wait_for_everyone()
     export = folder / "export"
@@ -272,43 +275,12 @@ def _run_all(
                 return result(False, stage.name, outcome.step)
         scores = read_json(stage_folder(folder, stage) / DONE_NAME).get("scores", scores)
         if outcome is not None:
-            _say_throughput(run, stage)
+            say_throughput(run, stage)
             exported(None)
-            _draw_curves(run, stage)
+            draw_curves(run, stage)
     tagger, finished = _train_tagger(run, data, stop)
     if not finished:
         return result(False, "tagger", 0)
     exported(tagger)
-    _draw_curves(run)
+    draw_curves(run)
     return result(True, None, 0)
-
-
-def _say_throughput(run: Run, stage: Stage) -> None:
-    """Whether the loader keeps up with the network: crops that one process makes alone, against the steps' own time."""
-    if not run.accelerator.is_main_process:
-        return
-    steps = [e for e in read_log(run.folder / "log.jsonl") if e["event"] == "step" and e.get("stage") == stage.name]
-    if not steps:
-        return
-    dataset, clock = stage_dataset(run, stage), time.perf_counter()
-    for index in range(TIMED_CROPS):
-        dataset[index]
-    batch = run.config.loop.batch_size
-    loader = (time.perf_counter() - clock) / TIMED_CROPS * batch / max(1, run.config.data.num_workers)
-    network = sum(e["s_network"] for e in steps[-20:]) / len(steps[-20:])
-    line = throughput_line(loader, network, batch)
-    run.log.write("throughput", stage=stage.name, s_loader=round(loader, 4), s_network=round(network, 4))
-    run.report(line)
-
-
-def _draw_curves(run: Run, after: Stage | None = None) -> None:
-    """Plot all curves with their knees, where matplotlib is installed; after a stage only if that was long."""
-    from linearsr_train.plots import draw_run
-
-    is_soon = after is not None and read_json(stage_folder(run.folder, after) / DONE_NAME)["seconds"] < LONG_STAGE_S
-    if is_soon or not run.accelerator.is_main_process:
-        return
-    try:
-        draw_run(run.folder)
-    except ConfigError as error:
-        logging.getLogger(__name__).info("no plot of the curves: %s", error)
