@@ -22,7 +22,7 @@ MEANINGS = {
     ExitCode.DONE: "all done, or rightly skipped",
     ExitCode.UNEXPECTED: "an unexpected error; please report it with what `LINEARSR_DEBUG=1` prints",
     ExitCode.USAGE: "a wrong option or value, found before any picture is touched",
-    ExitCode.SOME_FAILED: "finished, but some files failed",
+    ExitCode.SOME_FAILED: "finished, but some files failed, or a finetuned model got worse",
     ExitCode.NOTHING_DONE: "nothing was done: no input matched, or every file failed",
     ExitCode.WEIGHTS: "weights are missing, damaged or do not fit",
     ExitCode.DEVICE: "the device or precision is not available, or memory is too small",
