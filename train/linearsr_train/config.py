@@ -18,7 +18,7 @@ from typing import Any
 from linearsr.config import AutoencoderConfig, FlowConfig, ModelConfig, check_state_gate, from_dict
 from linearsr.errors import ConfigError
 from linearsr.tags.vocabulary import COMPACT_VOCABULARY, closed_vocabulary
-from linearsr_train.checks import within
+from linearsr_train.checks import check_scales, within
 from linearsr_train.data.degradation import DegradationConfig
 from linearsr_train.esgf_config import EsgfConfig
 from linearsr_train.stage_config import ExpertSplitConfig, SftConfig, StagesConfig
@@ -63,17 +63,7 @@ class DataConfig:
         within("data", self, 0.0, 1.0, "real_probability", "tag_dropout", "validation_fraction")
         within("data", self, 1, math.inf, "crop")
         within("data", self, 0, math.inf, "num_workers", "cache_gib")
-        for scale, probability in self.fixed_scales.items():
-            try:
-                fits = 1.0 <= float(scale) <= 4.0 and 0.0 <= probability <= 1.0
-            except ValueError:
-                fits = False
-            if not fits:
-                raise ConfigError(
-                    f"data.fixed_scales.{scale} is {probability:g}, expected scales from 1 to 4 with a probability each"
-                )
-        if sum(self.fixed_scales.values()) > 1 + 1e-9:
-            raise ConfigError(f"data.fixed_scales sums to {sum(self.fixed_scales.values()):g}, expected at most 1")
+        check_scales("data", self.fixed_scales)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Literal
 
 from linearsr.errors import ConfigError
 from linearsr.tags.compact import TaggerModelConfig
+from linearsr_train.checks import check_scales
 
 __all__ = ["TaggerConfig"]
 
@@ -76,22 +76,8 @@ class TaggerConfig:
                 f"tagger.learning_rate is {self.learning_rate:g} and tagger.weight_decay {self.weight_decay:g}, "
                 "expected more than 0, and at least 0"
             )
-        _check_scales(self.fixed_scales)
+        check_scales("tagger", self.fixed_scales)
 
     def model(self) -> TaggerModelConfig:
         """Shape of the network."""
         return TaggerModelConfig(crop=self.crop, widths=self.widths, hidden=self.hidden)
-
-
-def _check_scales(scales: Mapping[str, float]) -> None:
-    for scale, probability in scales.items():
-        try:
-            fits = 1.0 <= float(scale) <= 4.0 and 0.0 <= probability <= 1.0
-        except ValueError:
-            fits = False
-        if not fits:
-            raise ConfigError(
-                f"tagger.fixed_scales.{scale} is {probability:g}, expected scales from 1 to 4 with a probability each"
-            )
-    if sum(scales.values()) > 1 + 1e-9:
-        raise ConfigError(f"tagger.fixed_scales sums to {sum(scales.values()):g}, expected at most 1")
