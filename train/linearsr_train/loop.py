@@ -163,6 +163,10 @@ class _Meter:
     """Collects what the steps give until the next line of the log."""
 
     def __init__(self) -> None:
+        self.clear()
+
+    def clear(self) -> None:
+        """Begin anew."""
         self.seen: dict[str, list[float]] = {}
         self.waited = self.worked = 0.0
 
@@ -177,7 +181,7 @@ class _Meter:
         seconds = {"s_loader": round(self.waited / count, 4), "s_network": round(self.worked / count, 4)}
         total = {"nonfinite_skips": state.nonfinite}
         log.write("step", stage=state.stage.name, step=state.step, **_means(self.seen), **seconds, **total)
-        self.__init__()  # type: ignore[misc]
+        self.clear()
 
 
 def _next_batch(data: Iterator[Batch], should_stop: Callable[[], bool]) -> Batch | None:
