@@ -82,8 +82,6 @@ def verify_file(folder: Path, name: str, entry: FileEntry) -> Path:
         WeightsError: missing, of another size, or of another hash.
     """
     path = folder / name
-    if Path(name).name != name:
-        raise WeightsError(f"config.json names the file {name!r}, expected a plain name inside the folder")
     if not path.is_file():
         raise WeightsError(f"weights file {name!r} is missing from {str(folder)!r}", hint="fetch the model again")
     size = path.stat().st_size

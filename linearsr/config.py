@@ -1,19 +1,17 @@
 """Typed, frozen, strict configuration of a checkpoint. Standard library only.
 
-`from_dict` refuses unknown keys, missing fields and wrong types with a `ConfigError` that names the closest match, so
-a misspelt setting is never ignored. What describes an architecture has no default.
+What describes an architecture has no default, but for settings that came later: their defaults are what checkpoints
+written before them mean.
 """
 
 from __future__ import annotations
 
-import dataclasses
-import difflib
-import types
 import typing
 from dataclasses import dataclass, field
-from typing import Any, TypeVar
+from typing import Any
 
 from linearsr.errors import ConfigError
+from linearsr.strict import from_dict, to_dict
 
 __all__ = [
     "SCHEMA_VERSION",
@@ -26,6 +24,8 @@ __all__ = [
     "SamplingConfig",
     "TagsConfig",
     "check_cfg_scale",
+    "check_file_name",
+    "check_source",
     "check_state_gate",
     "from_dict",
     "to_dict",
@@ -33,79 +33,6 @@ __all__ = [
 
 SCHEMA_VERSION = 1
 MAX_CFG_SCALE = 20.0
-T = TypeVar("T")
-
-
-def to_dict(config: Any) -> dict[str, Any]:  # noqa: ANN401
-    """Turn a config into plain dicts and lists that JSON can hold."""
-    return dataclasses.asdict(config)
-
-
-def from_dict(cls: type[T], data: object, *, where: str = "") -> T:
-    """Build a config dataclass from plain data, strictly.
-
-    Args:
-        cls: a dataclass of this project.
-        data: mapping as from JSON or TOML.
-        where: path of the section, for messages.
-
-    Raises:
-        ConfigError: unknown or missing key, or a value of another type.
-    """
-    if not isinstance(data, dict):
-        raise ConfigError(f"{where or cls.__name__} is {data!r}, expected a table of settings")
-    fields = {f.name: f for f in dataclasses.fields(cls)}  # type: ignore[arg-type]
-    for key in data:
-        if key not in fields:
-            close = difflib.get_close_matches(str(key), fields, n=1)
-            known = f"known here: {', '.join(sorted(fields))}"
-            raise ConfigError(
-                f"unknown setting {_join(where, key)!r}",
-                hint=f"did you mean {_join(where, close[0])!r}?" if close else known,
-            )
-    hints = typing.get_type_hints(cls)
-    values: dict[str, Any] = {}
-    for name, spec in fields.items():
-        if name in data:
-            values[name] = _convert(hints[name], data[name], _join(where, name))
-        elif spec.default is dataclasses.MISSING and spec.default_factory is dataclasses.MISSING:
-            raise ConfigError(f"setting {_join(where, name)!r} is missing, and it has no default")
-    return cls(**values)
-
-
-def _join(where: str, key: object) -> str:
-    return f"{where}.{key}" if where else str(key)
-
-
-def _convert(hint: Any, value: Any, where: str) -> Any:  # noqa: ANN401
-    """Check `value` against a type hint; lists become tuples, integers become floats where a float is asked for."""
-    origin, args = typing.get_origin(hint), typing.get_args(hint)
-    if dataclasses.is_dataclass(hint):
-        return from_dict(hint, value, where=where)  # type: ignore[arg-type]
-    if origin in (types.UnionType, typing.Union):
-        if value is None and type(None) in args:
-            return None
-        return _convert(next(a for a in args if a is not type(None)), value, where)
-    if origin is typing.Literal:
-        if value not in args:
-            raise ConfigError(f"{where} is {value!r}, expected one of {', '.join(map(repr, args))}")
-        return value
-    if origin is tuple and isinstance(value, list | tuple):
-        return _convert_tuple(args, value, where)
-    if origin is dict and isinstance(value, dict):
-        return {key: _convert(args[1], item, _join(where, key)) for key, item in value.items()}
-    if hint is Any:
-        return value
-    return _convert_plain(hint if origin is None else origin, value, where)
-
-
-def _convert_plain(kind: type, value: Any, where: str) -> Any:  # noqa: ANN401
-    is_bool = isinstance(value, bool)
-    if kind is float and isinstance(value, int) and not is_bool:
-        return float(value)
-    if not isinstance(value, kind) or (is_bool and kind is not bool):
-        raise ConfigError(f"{where} is {value!r}, expected {kind.__name__}")
-    return value
 
 
 def _at_least(config: object, section: str, least: int, names: str) -> None:
@@ -114,12 +41,36 @@ def _at_least(config: object, section: str, least: int, names: str) -> None:
             raise ConfigError(f"{section}.{name} is {getattr(config, name)}, expected at least {least}")
 
 
-def _convert_tuple(args: tuple[Any, ...], value: list[Any] | tuple[Any, ...], where: str) -> tuple[Any, ...]:
-    kinds = [args[0]] * len(value) if args[1:] == (...,) else list(args)
-    if len(kinds) != len(value):
-        raise ConfigError(f"{where} is {list(value)}, expected {len(kinds)} values")
-    pairs = enumerate(zip(kinds, value, strict=True))
-    return tuple(_convert(kind, item, f"{where}[{index}]") for index, (kind, item) in pairs)
+def check_file_name(name: str) -> str:
+    """Refuse a file name that leads out of the checkpoint's folder, or means something else on another system.
+
+    Args:
+        name: as config.json lists it, sub-folders separated by `/`.
+
+    Raises:
+        ConfigError: absolute, with `..`, a backslash, a drive or an empty part.
+    """
+    parts = name.split("/")
+    if "\\" in name or ":" in name or "\0" in name or any(part in ("", ".", "..") for part in parts):
+        raise ConfigError(
+            f"file name {name!r} leaves the model's folder, expected a path inside it", hint="do not use this model"
+        )
+    return name
+
+
+def check_source(source: str, setting: str) -> str:
+    """Refuse what is no place of a component: `./folder` inside the checkpoint, or a Hub id `owner/name[@revision]`.
+
+    A path on one machine's disk is allowed too, so that a run can use what lies there; a published model should not.
+
+    Raises:
+        ConfigError: empty, or a folder that leads out of the checkpoint.
+    """
+    if not source:
+        raise ConfigError(f"{setting} is empty, expected './folder' of the checkpoint or a Hub id such as owner/name")
+    if source.startswith("./"):
+        check_file_name(source[2:])
+    return source
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -165,6 +116,19 @@ class ModelConfig:
     norm_eps: float = 1e-6
     attention_eps: float = 1e-15
     """Added to the attention denominator (diffusers' SANA: 1e-15)."""
+    lr_stem: tuple[int, ...] = ()
+    """Widths of stride-2 convolutions over the low-resolution pixels, which make the condition; the last is
+    cond_channels. Empty where the condition comes on the latent grid ready-made."""
+
+    @property
+    def lr_factor(self) -> int:
+        """Low-resolution pixels along one side that the stem turns into one pixel of the condition."""
+        return 2 ** len(self.lr_stem)
+
+    def lr_shape(self, latent: tuple[int, ...]) -> tuple[int, int, int, int]:
+        """Shape (B, C, H, W) of the condition for a latent of shape (B, C, H, W)."""
+        channels = 3 if self.lr_stem else self.cond_channels
+        return latent[0], channels, latent[2] * self.lr_factor, latent[3] * self.lr_factor
 
     def __post_init__(self) -> None:
         _at_least(self, "model", 1, "in_channels width head_dim cross_attention_head_dim caption_channels patch_size")
@@ -178,6 +142,11 @@ class ModelConfig:
             raise ConfigError("model.stem is 'conv', expected stem_width and stem_depth of at least 1")
         if self.state_gate and self.stem != "conv":
             raise ConfigError(f"model.state_gate is true with stem {self.stem!r}, expected stem 'conv'")
+        if self.lr_stem and (self.stem != "patch" or self.lr_stem[-1] != self.cond_channels or min(self.lr_stem) < 1):
+            raise ConfigError(
+                f"model.lr_stem is {self.lr_stem} with stem {self.stem!r}, expected stem 'patch' and widths that end "
+                f"with cond_channels = {self.cond_channels}"
+            )
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -190,9 +159,21 @@ class AutoencoderConfig:
     """Downsampling along one side."""
     residual_std: dict[str, float] = field(default_factory=dict)
     """`pixel`: standard deviation of HR minus enlarged LR by scale ("1", "2", "4"), interpolated in log2(scale)."""
+    source: str = ""
+    """`dcae`: where its weights are, as `check_source` takes it."""
+    decoder: str = ""
+    """`dcae`: another autoencoder whose decoder is used instead, such as a lighter one; empty for its own."""
+    scaling_factor: float = 1.0
+    """`dcae`: the network's latent is the autoencoder's times this."""
 
     def __post_init__(self) -> None:
         _at_least(self, "autoencoder", 1, "factor")
+        if self.kind == "dcae":
+            check_source(self.source, "autoencoder.source")
+            if self.decoder:
+                check_source(self.decoder, "autoencoder.decoder")
+            if not self.scaling_factor > 0:
+                raise ConfigError(f"autoencoder.scaling_factor is {self.scaling_factor:g}, expected more than 0")
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -204,6 +185,8 @@ class FlowConfig:
     """The network gives F in x0_hat = c_skip x_t + c_out F (`flow.precondition`); needs prediction `x0`."""
     shift: float = 2.0
     """Timestep shift of the sampling grid for a number of steps without a published one."""
+    grid: typing.Literal["uniform", "dpm"] = "uniform"
+    """That grid: `uniform` from t = 1, or `dpm`, diffusers' flow sigmas, which begin just below 1."""
 
     def __post_init__(self) -> None:
         if self.preconditioned and self.prediction != "x0":
@@ -270,9 +253,12 @@ class SamplingConfig:
     color_fix: typing.Literal["none", "wavelet", "adain"]
     cfg_scale: float = 1.0
     """Weight of classifier-free guidance towards the tags; 1 is off."""
+    expert_cfg_scales: tuple[float, ...] = ()
+    """Weight of each expert, expert 0 first, instead of the common one; empty for the common one."""
 
     def __post_init__(self) -> None:
-        check_cfg_scale(self.cfg_scale, "sampling.cfg_scale")
+        for value in (self.cfg_scale, *self.expert_cfg_scales):
+            check_cfg_scale(value, "sampling.cfg_scale")
         _at_least(self, "sampling", 1, "steps tile")
         _at_least(self, "sampling", 0, "tile_overlap")
         for steps, grid in self.t_grids.items():
@@ -288,14 +274,27 @@ class TagsConfig:
     """Tags the network was trained with."""
 
     kind: typing.Literal["closed", "text", "none"]
+    """`closed`: learned embeddings of a vocabulary. `text`: any words, through a frozen text encoder."""
     vocabulary: tuple[str, ...] = ()
-    """Closed vocabulary in embedding order; the null tag is not listed."""
+    """`closed`: names in embedding order; the null tag is not listed. `text`: unused."""
     tagger: str | None = None
-    """File of the tagger that names the tags of a picture; None where there is none."""
+    """What names the tags of a picture; None where nothing does. `closed`: a file of the checkpoint. `text`:
+    `KIND:SOURCE`, such as `siglip:owner/name`, where KIND is siglip, clip, florence2 or ram."""
+    encoder: str = ""
+    """`text`: where tokenizer and text encoder are, as `check_source` takes it."""
+    max_tokens: int = 300
+    """`text`: longest prompt in tokens; longer ones are cut (SANA: 300)."""
+    suffix: str = ""
+    """`text`: words added to every prompt, such as `clean, high-resolution`."""
+    negative: str = ""
+    """`text`: what guidance leads away from; empty is the empty prompt."""
 
     def __post_init__(self) -> None:
-        if self.tagger is not None and self.kind != "closed":
-            raise ConfigError(f"tags.tagger is {self.tagger!r} with kind {self.kind!r}, expected kind 'closed'")
+        if self.tagger is not None and self.kind == "none":
+            raise ConfigError(f"tags.tagger is {self.tagger!r} with kind {self.kind!r}, expected 'closed' or 'text'")
+        _at_least(self, "tags", 1, "max_tokens")
+        if self.kind == "text":
+            check_source(self.encoder, "tags.encoder")
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -331,6 +330,13 @@ class CheckpointConfig:
                 hint="update LinearSR with `pip install -U linearsr`" if self.schema_version > SCHEMA_VERSION else None,
             )
         check_state_gate(self.model, self.flow)
+        for name in (*self.files, *self.experts.files, *self.experts.loras):
+            check_file_name(name)
+        if self.sampling.expert_cfg_scales and len(self.sampling.expert_cfg_scales) != len(self.experts.files):
+            raise ConfigError(
+                f"sampling.expert_cfg_scales has {len(self.sampling.expert_cfg_scales)} values, "
+                f"expected {len(self.experts.files)}, one for each expert"
+            )
         if self.tags.kind == "closed" and self.model.num_tags != len(self.tags.vocabulary):
             raise ConfigError(
                 f"model.num_tags is {self.model.num_tags}, "

@@ -17,16 +17,22 @@ class Conditioning:
     """Condition of a batch; a batch of one row broadcasts over tiles."""
 
     lr: Tensor
-    """(B, Cc, H, W) low-resolution condition on the latent grid."""
+    """(B, Cc, H, W) low-resolution condition on the latent grid; with an `lr_stem` (B, 3, h, w) pixels in [-1, 1]."""
     tags: Tensor
     """(B, K) int64 ids of a closed vocabulary, or (B, K, C) float text embeddings."""
     tag_mask: Tensor
     """(B, K) bool, True where a token counts. The first is always True, so that attention is never empty."""
     log2_scale: Tensor | None = None
     """(B or 1,) float32 log2 of the enlargement."""
+    null_tags: Tensor | None = None
+    """As `tags`, what guidance leads away from; None is the null tag of a closed vocabulary."""
+    null_mask: Tensor | None = None
+    """As `tag_mask`, for `null_tags`."""
 
     def without_tags(self) -> Conditioning:
         """The null condition for classifier-free guidance: same picture, no tags."""
+        if self.null_tags is not None and self.null_mask is not None:
+            return replace(self, tags=self.null_tags, tag_mask=self.null_mask)
         mask = torch.zeros_like(self.tag_mask)
         mask[:, 0] = True
         return replace(self, tags=torch.zeros_like(self.tags), tag_mask=mask)

@@ -81,6 +81,11 @@ class LinearDiT(nn.Module):
             self.stem_blocks = nn.ModuleList(ModulatedResBlock(stem) for _ in range(config.stem_depth))
             self.head_blocks = nn.ModuleList(ModulatedResBlock(stem) for _ in range(config.head_depth))
             self.conv_out = nn.Conv2d(stem, (2 if config.state_gate else 1) * config.in_channels, 3, padding=1)
+        if config.lr_stem:
+            widths = (3, *config.lr_stem)
+            self.lr_stem = nn.ModuleList(
+                nn.Conv2d(a, b, 3, stride=2, padding=1) for a, b in zip(widths, config.lr_stem, strict=False)
+            )
         trunk_channels = stem if config.stem == "conv" else in_channels
         self.patch_embed = _PatchEmbed(trunk_channels, dim, config.patch_size)
         self.transformer_blocks = nn.ModuleList(
@@ -160,13 +165,13 @@ class LinearDiT(nn.Module):
             raise ShapeError(
                 f"latent is {tuple(x_t.shape)}, expected (B, {config.in_channels}, H, W) with H and W multiples of {p}"
             )
-        lr_shape = (x_t.shape[0], config.cond_channels, *x_t.shape[-2:])
+        lr_shape = config.lr_shape(tuple(x_t.shape))
         if config.cond_channels and tuple(cond.lr.shape) != lr_shape:
-            raise ShapeError(f"condition is {tuple(cond.lr.shape)}, expected {lr_shape}, on the grid of the latent")
+            raise ShapeError(f"condition is {tuple(cond.lr.shape)}, expected {lr_shape} for the latent's grid")
         e = self.embed_time(t, cond)  # (B or 1, D)
         modulation = self.time_embed.linear(F.silu(e)).unflatten(-1, (6, -1))  # (B or 1, 6, D)
         tags = self.embed_tags(cond)  # (B, K, D)
-        x = torch.cat([x_t, cond.lr], dim=1) if config.cond_channels else x_t  # (B, C + Cc, H, W)
+        x = torch.cat([x_t, self._condition(cond.lr)], dim=1) if config.cond_channels else x_t  # (B, C + Cc, H, W)
         if config.stem == "patch":
             return self._trunk(x, e, modulation, tags, cond.tag_mask).float()
         m = self.conv_modulation(F.silu(e)).unflatten(-1, (3, -1))  # (B or 1, 3, S)
@@ -179,6 +184,13 @@ class LinearDiT(nn.Module):
         for block in self.head_blocks:
             x = block(x, m)  # (B, S, H, W)
         return self.conv_out(x).float()  # (B, C, H, W)
+
+    def _condition(self, lr: Tensor) -> Tensor:
+        """Condition on the latent grid: as it comes, or by the stem from low-resolution pixels in [-1, 1]."""
+        if self.config.lr_stem:
+            for conv in self.lr_stem:
+                lr = F.silu(conv(lr))  # (B, widths, H * 2^k, W * 2^k) down to (B, Cc, H, W)
+        return lr
 
     def _trunk(self, x: Tensor, e: Tensor, modulation: Tensor, tags: Tensor, tag_mask: Tensor) -> Tensor:
         """Patchify, run the transformer blocks, unpatchify: (B, C, H, W) -> (B, C', H, W)."""

@@ -19,15 +19,22 @@ PACKAGES = {
 }
 LAYERS = (
     {"errors"},
+    {"strict", "extras"},
     {"config", "flow", "schedules", "tiling", "sizing", "resize", "noise", "device", "color", "atomic", "metrics"},
     {"model", "autoencoders", "tags", "samplers", "alpha", "image_*"},
-    {"checkpoint", "presets", "hub", "denoiser", "enlarge"},
+    {"checkpoint", "presets", "hub", "convert", "denoiser", "enlarge"},
     {"pipeline"},
 )
 """Modules of `linearsr` from the bottom up; a module imports from its own layer and those below. `x_*` is a prefix."""
 ANY_LAYER = {"linearsr"}
 """The package itself, which holds the version and loads its public names on demand."""
-STANDARD_LIBRARY_ONLY = ("linearsr.errors", "linearsr.config", "linearsr.sizing", "linearsr.tags.vocabulary")
+STANDARD_LIBRARY_ONLY = (
+    "linearsr.errors",
+    "linearsr.strict",
+    "linearsr.config",
+    "linearsr.sizing",
+    "linearsr.tags.vocabulary",
+)
 """Read by the command line before anything heavy is loaded."""
 CLI_AT_IMPORT = {"linearsr.errors", "linearsr.sizing", "typer", "linearsr_cli"}
 """All that `linearsr_cli` may import outside functions, beside the standard library."""

@@ -75,7 +75,7 @@ def test_loaded_network_computes_what_the_saved_one_did(
 def test_expert_file_carries_its_model_config(tiny_checkpoint: Path) -> None:
     with safe_open(tiny_checkpoint / EXPERT, framework="pt") as file:
         metadata = file.metadata()
-    assert json.loads(metadata["linearsr_model"]) == to_dict(read_config(tiny_checkpoint).model)
+    assert from_dict(ModelConfig, json.loads(metadata["linearsr_model"])) == read_config(tiny_checkpoint).model
 
 
 def test_checkpoint_holds_an_expert_for_each_file(
@@ -307,9 +307,9 @@ def test_file_names_that_leave_the_folder_are_refused(tiny_checkpoint: Path, nam
         tiny_checkpoint,
         lambda data: data.update(files={name: entry}, experts={"boundaries_log_snr": [], "files": [name]}),
     )
-    with pytest.raises(WeightsError, match="plain name inside the folder|is missing"):
+    with pytest.raises(WeightsError, match="leaves the model.s folder"):
         _load(tiny_checkpoint)
-    with pytest.raises(WeightsError, match="plain name inside the folder|is missing"):
+    with pytest.raises(WeightsError, match="leaves the model.s folder"):
         verify_file(tiny_checkpoint, name, FileEntry(bytes=7, sha256="0"))
 
 
