@@ -19,7 +19,15 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
 from torch import Tensor
 
-from linearsr.config import SCHEMA_VERSION, CheckpointConfig, FileEntry, ModelConfig, from_dict, to_dict
+from linearsr.config import (
+    SCHEMA_VERSION,
+    CheckpointConfig,
+    FileEntry,
+    ModelConfig,
+    check_file_name,
+    from_dict,
+    to_dict,
+)
 from linearsr.errors import ConfigError, WeightsError
 from linearsr.model.lora import LoraInfo, check_fit, load_lora, merge_lora
 from linearsr.model.low_rank import some
@@ -81,7 +89,10 @@ def verify_file(folder: Path, name: str, entry: FileEntry) -> Path:
     Raises:
         WeightsError: missing, of another size, or of another hash.
     """
-    path = folder / name
+    try:
+        path = folder / check_file_name(name)
+    except ConfigError as error:
+        raise WeightsError(error.message, hint=error.hint) from error
     if not path.is_file():
         raise WeightsError(f"weights file {name!r} is missing from {str(folder)!r}", hint="fetch the model again")
     size = path.stat().st_size

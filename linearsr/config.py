@@ -330,8 +330,11 @@ class CheckpointConfig:
                 hint="update LinearSR with `pip install -U linearsr`" if self.schema_version > SCHEMA_VERSION else None,
             )
         check_state_gate(self.model, self.flow)
-        for name in (*self.files, *self.experts.files, *self.experts.loras):
+        for name in self.files:
             check_file_name(name)
+        for name in (*self.experts.files, *self.experts.loras):
+            if "/" in check_file_name(name):
+                raise ConfigError(f"weights file {name!r} lies in a sub-folder, expected it beside config.json")
         if self.sampling.expert_cfg_scales and len(self.sampling.expert_cfg_scales) != len(self.experts.files):
             raise ConfigError(
                 f"sampling.expert_cfg_scales has {len(self.sampling.expert_cfg_scales)} values, "
