@@ -5,6 +5,9 @@ PYTHON ?= python3
 VENV ?= .venv
 ARGS ?=
 BIN := $(VENV)/bin
+# The older client of the Hub, for tests only, and what it needs beside the packages of constraints.txt.
+HUB_1 := 1.33.0
+HUB_1_PACKAGES := huggingface_hub==$(HUB_1) httpx==0.28.1 httpcore==1.0.9 certifi==2026.10.18
 
 # Waiting OpenMP threads spin by default, which takes the cores from whatever runs beside.
 export OMP_WAIT_POLICY := PASSIVE
@@ -24,7 +27,7 @@ help:
 demo: $(VENV)/.installed-demo
 	$(BIN)/python examples/demo.py
 
-test: $(VENV)/.installed-dev
+test: $(VENV)/.installed-dev $(VENV)/hub-1/.installed-$(HUB_1)
 	$(BIN)/python -m pytest $(ARGS)
 
 lint: $(VENV)/.installed-dev
@@ -50,6 +53,12 @@ $(VENV)/.installed-%: pyproject.toml constraints.txt
 		f"error: $(PYTHON) is Python {v}, expected 3.11 or later\nhint: make PYTHON=python3.12")'
 	@$(BIN)/python -m pip --version > /dev/null 2>&1 || $(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --disable-pip-version-check -c constraints.txt -e '.[$*]'
+	@touch $@
+
+# The tests of the Hub run with both of its clients; the older one lies in a folder of its own.
+$(VENV)/hub-1/.installed-$(HUB_1): | $(VENV)/.installed-dev
+	rm -rf $(VENV)/hub-1
+	$(BIN)/python -m pip install --disable-pip-version-check --quiet --no-deps --target $(VENV)/hub-1 $(HUB_1_PACKAGES)
 	@touch $@
 
 clean:

@@ -41,7 +41,8 @@ pipeline reads stdout and the exit code and nothing else.
 ENVIRONMENT = """## Environment
 
 Every option can be set in the environment: `--tile-overlap` of `upscale` as `LINEARSR_UPSCALE_TILE_OVERLAP` or, for all
-commands, `LINEARSR_TILE_OVERLAP`. What is given on the command line wins.
+commands, `LINEARSR_TILE_OVERLAP`. What is given on the command line wins. Options of `models` have the long name only,
+such as `LINEARSR_MODELS_VERIFY_REPAIR`, since theirs mean other things.
 
 | variable | meaning |
 |---|---|
@@ -114,13 +115,16 @@ def option_tables(command: Any, context: Any) -> list[str]:  # noqa: ANN401
 
 
 def command_page(name: str, parent: Any, command: Any) -> list[str]:  # noqa: ANN401
-    """Heading, what it does, examples and options of one command."""
+    """Heading, what it does, examples and options of one command; then those of its own commands, if it has any."""
     context = type(parent)(command, info_name=name, parent=parent)
     about, _, examples = command.help.partition("Examples:")
-    lines = [f"## linearsr {name}", "", " ".join(about.split()), ""]
+    lines = [f"## {context.command_path.partition('[')[0].strip()}", "", " ".join(about.split()), ""]
     shown = [line.removeprefix("  ") for line in examples.replace("\b", "").splitlines() if line.strip()]
     lines += ["```text", *shown, "```", ""]
-    return lines + option_tables(command, context)
+    lines += option_tables(command, context)
+    for child in command.list_commands(context) if hasattr(command, "list_commands") else ():
+        lines += command_page(child, context, command.get_command(context, child))
+    return lines
 
 
 def render() -> str:

@@ -30,8 +30,8 @@ from linearsr.config import (
 )
 from linearsr.errors import ConfigError, WeightsError
 from linearsr.model.lora import LoraInfo, check_fit, load_lora, merge_lora
-from linearsr.model.low_rank import some
 from linearsr.model.transformer import LinearDiT
+from linearsr.state_dicts import some, tensor_problems
 
 __all__ = [
     "CONFIG_NAME",
@@ -44,6 +44,8 @@ __all__ = [
 ]
 
 CONFIG_NAME = "config.json"
+_verified: set[tuple[Path, int, int, str]] = set()
+"""Files whose hash was right: path, time of change, size, hash. An expert may be loaded again for every picture."""
 PICKLE_SUFFIXES = {".pt", ".pth", ".ckpt", ".bin", ".pkl"}
 LoadedLora = tuple[LoraInfo, Mapping[int, Mapping[str, Tensor]], float]
 """What `load_lora` gave, and how much of it to add: 1 as trained."""
@@ -84,7 +86,7 @@ def read_config(folder: Path) -> CheckpointConfig:
 
 
 def verify_file(folder: Path, name: str, entry: FileEntry) -> Path:
-    """Check presence, size and hash of one file.
+    """Check presence, size and hash of one file; a hash is formed once in a process while the file does not change.
 
     Raises:
         WeightsError: missing, of another size, or of another hash.
@@ -95,7 +97,10 @@ def verify_file(folder: Path, name: str, entry: FileEntry) -> Path:
         raise WeightsError(error.message, hint=error.hint) from error
     if not path.is_file():
         raise WeightsError(f"weights file {name!r} is missing from {str(folder)!r}", hint="fetch the model again")
-    size = path.stat().st_size
+    state = path.stat()
+    size, key = state.st_size, (path, state.st_mtime_ns, state.st_size, entry.sha256)
+    if key in _verified:
+        return path
     if size != entry.bytes:
         raise WeightsError(f"{name!r} has {size} bytes, expected {entry.bytes}", hint="fetch the model again")
     try:
@@ -108,6 +113,7 @@ def verify_file(folder: Path, name: str, entry: FileEntry) -> Path:
             f"{name!r} has sha256 {digest[:12]}..., expected {entry.sha256[:12]}...",
             hint="the file was changed or damaged; fetch the model again",
         )
+    _verified.add(key)
     return path
 
 
@@ -155,20 +161,8 @@ def load_network(
     with torch.device("meta"):
         network = LinearDiT(config.model)
     expected = {key: tuple(value.shape) for key, value in network.state_dict().items()}
-    missing = sorted(expected.keys() - tensors.keys())
-    extra = sorted(tensors.keys() - expected.keys())
-    wrong = [
-        f"{key} is {tuple(tensors[key].shape)}, expected {expected[key]}"
-        for key in sorted(expected.keys() & tensors.keys())
-        if tuple(tensors[key].shape) != expected[key]
-    ]
-    problems = [
-        *([f"missing {some(missing)}"] if missing else []),
-        *([f"extra {some(extra)}"] if extra else []),
-        *([some(wrong)] if wrong else []),
-    ]
-    if problems:
-        raise WeightsError(f"{name!r} does not fit the network: {'; '.join(problems)}", hint="fetch the model again")
+    if problems := tensor_problems(expected, {key: tuple(value.shape) for key, value in tensors.items()}):
+        raise WeightsError(f"{name!r} does not fit the network: {problems}", hint="fetch the model again")
     own = [_own_lora(folder, config, index)] if config.experts.loras else []
     for info, additions, weight in (*own, *loras):
         tensors = merge_lora(tensors, additions[index], info, weight) if index in additions else tensors
@@ -253,7 +247,8 @@ def _check_names(config: CheckpointConfig, states: Mapping[str, object], extra: 
     for name in extra:
         if name in states or name == CONFIG_NAME or Path(name).name != name:
             raise ConfigError(f"extra file is named {name!r}, expected a plain name that no other file has")
-    named = (*config.experts.loras, *(() if config.tags.tagger is None else (config.tags.tagger,)))
+    tagger = config.tags.tagger if config.tags.kind == "closed" else None  # of text tags it is no file
+    named = (*config.experts.loras, *(() if tagger is None else (tagger,)))
     missing = [name for name in named if name not in extra and name not in config.files]
     if missing:
         raise ConfigError(f"the config names {some(missing)}, expected each among the extra files")

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import torch
 from torch import Tensor, nn
 
@@ -44,7 +46,7 @@ def velocity_fn(
     flow: FlowConfig,
     cond: Conditioning,
     *,
-    cfg_scale: float = 1.0,
+    cfg_scale: float | Sequence[float] = 1.0,
     autocast_dtype: torch.dtype | None = None,
 ) -> VelocityFn:
     """Velocity of the guided model as a function of state and time.
@@ -53,7 +55,8 @@ def velocity_fn(
         bank: the experts.
         flow: what they predict.
         cond: condition of the batch.
-        cfg_scale: weight w in null + w (tags - null), applied to the prediction; 1 runs the network once a step.
+        cfg_scale: weight w in null + w (tags - null), applied to the prediction; 1 runs the network once a step. One
+            for all times, or one for each expert.
         autocast_dtype: precision of the dense layers; None is float32.
     """
 
@@ -62,11 +65,12 @@ def velocity_fn(
         # in training, so that a one-step result depends on neither seed nor noise.
         state = torch.zeros_like(x) if flow.prediction == "x0" and t >= 1.0 else x
         time = torch.tensor([t], dtype=torch.float32, device=x.device)
+        scale = cfg_scale if isinstance(cfg_scale, float | int) else cfg_scale[bank.index(t)]
         with autocast(x.device.type, autocast_dtype):
             out = apply_network(bank.at(t), flow, state, time, cond)
-            if cfg_scale != 1.0:
+            if scale != 1.0:
                 null = apply_network(bank.at(t), flow, state, time, cond.without_tags())
-                out = null + cfg_scale * (out - null)
+                out = null + scale * (out - null)
         return out if flow.prediction == "v" else v_from_x0(x, out, time.expand(x.shape[0]))
 
     return v_fn

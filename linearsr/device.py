@@ -19,6 +19,7 @@ __all__ = [
     "cpu_has_fast_bf16",
     "describe_devices",
     "free_memory",
+    "is_out_of_memory",
     "resolve_device",
     "tile_memory",
 ]
@@ -125,6 +126,12 @@ def free_memory(device: torch.device) -> int | None:
         if line.startswith("MemAvailable:"):
             return int(line.split()[1]) * 1024
     return None
+
+
+def is_out_of_memory(error: RuntimeError) -> bool:
+    """CUDA has a class of its own for it; Apple's GPU and the CPU's allocator say it in words only."""
+    words = ("out of memory", "can't allocate memory", "not enough memory")
+    return isinstance(error, torch.cuda.OutOfMemoryError) or any(word in str(error) for word in words)
 
 
 def tile_memory(config: CheckpointConfig, height: int, width: int, dtype: torch.dtype | None) -> int:

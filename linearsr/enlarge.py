@@ -1,7 +1,7 @@
-"""One enlargement by at most x4: condition, noise and sampler for any tile of an output canvas.
+"""One enlargement: condition, noise and sampler for any tile of an output canvas.
 
-The input picture and the canvas stay on the host; only tiles visit the device. What a tile sees (its window of the
-enlarged input, its window of the noise field) does not depend on how the canvas is cut.
+The input picture and the canvas stay on the host; only tiles visit the device. What a tile sees (its view of the
+input, its window of the noise field) does not depend on how the canvas is cut.
 """
 
 from __future__ import annotations
@@ -10,121 +10,27 @@ import logging
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Literal
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
-from linearsr.autoencoders.pixel import PixelAutoencoder
-from linearsr.config import CheckpointConfig
 from linearsr.denoiser import velocity_fn
-from linearsr.device import free_memory, tile_memory
-from linearsr.errors import ConfigError, ImageError, OutOfMemoryError, WeightsError
-from linearsr.model.conditioning import Conditioning, pad_tag_ids
-from linearsr.model.experts import ExpertBank
+from linearsr.device import free_memory, is_out_of_memory
+from linearsr.engine import Engine
+from linearsr.errors import ImageError, OutOfMemoryError
+from linearsr.families import Blend
+from linearsr.model.chunked import auto_row_chunks
+from linearsr.model.conditioning import Conditioning
 from linearsr.noise import NoiseField
-from linearsr.resize import resize_window
 from linearsr.samplers import SAMPLERS
 from linearsr.sizing import OutputSize
-from linearsr.tags.vocabulary import tag_ids
-from linearsr.tiling import MIN_TILE, Tile, TilePlan, check_tile, plan_tiles, run_tiled
+from linearsr.tag_tokens import TagTokens
+from linearsr.tiling import MIN_TILE, Tile, TilePlan, plan_tiles, run_tiled
 
-__all__ = ["Blend", "Engine", "Enlargement", "check_tiling", "choose_overlap", "choose_tile", "enlarge", "make_engine"]
+__all__ = ["Enlargement", "enlarge"]
 
-Blend = Literal["tiles", "steps"]
 logger = logging.getLogger(__name__)
 Progress = Callable[[float], None]
-WHOLE_FACTOR = 1.5
-"""`auto` takes a picture whole if neither side is longer than this many tiles: two tiles would cost more."""
-
-
-@dataclass(frozen=True, slots=True)
-class Engine:
-    """The model parts that every enlargement shares."""
-
-    config: CheckpointConfig
-    autoencoder: PixelAutoencoder
-    bank: ExpertBank
-    device: torch.device
-    dtype: torch.dtype | None
-    """Precision of the dense layers for autocast; None is float32."""
-
-    @property
-    def grid(self) -> int:
-        """Output pixels that canvas and tiles must be multiples of."""
-        return self.config.autoencoder.factor * self.config.model.patch_size
-
-
-def choose_tile(engine: Engine, tile: str | int, padded: tuple[int, int], batch_size: int = 1) -> int | None:
-    """Side of a tile in output pixels for what was asked; None for the whole canvas at once.
-
-    Args:
-        engine: gives the model's own tile and the device.
-        tile: `auto`, `off` or a side.
-        padded: (height, width) of the canvas.
-        batch_size: tiles a call of the network.
-    """
-    if tile == "off":
-        return None
-    if tile == "auto":
-        side = _fitting_side(engine, batch_size)
-        return None if max(padded) <= WHOLE_FACTOR * side else side
-    return int(tile)
-
-
-def choose_overlap(engine: Engine, tile: str | int, overlap: int | None) -> int:
-    """Pixels that neighbouring tiles share: as asked, or the model's own as far as the tile has room for it."""
-    if overlap is not None:
-        return overlap
-    side = engine.config.sampling.tile if isinstance(tile, str) else tile
-    return min(engine.config.sampling.tile_overlap, max(0, side) // 2 // engine.grid * engine.grid)
-
-
-def check_tiling(engine: Engine, tile: str | int, overlap: int | None) -> None:
-    """Refuse a tile or overlap that this model cannot serve.
-
-    Raises:
-        ConfigError: names the value and what fits.
-    """
-    if isinstance(tile, str) and tile not in ("auto", "off"):
-        raise ConfigError(f"tile is {tile!r}, expected auto, off or a number of pixels", hint="use `--tile auto`")
-    shared = choose_overlap(engine, tile, overlap)
-    if tile != "off":
-        check_tile(engine.config.sampling.tile if isinstance(tile, str) else tile, shared, engine.grid)
-
-
-def _fitting_side(engine: Engine, batch_size: int) -> int:
-    """The model's own tile, halved until a batch (or a whole picture, see `WHOLE_FACTOR`) fits into free memory."""
-    side, free = engine.config.sampling.tile, free_memory(engine.device)
-    while free is not None and side // 2 >= MIN_TILE:
-        need = tile_memory(engine.config, side, side, engine.dtype) * max(batch_size, WHOLE_FACTOR**2)
-        if need <= free // 2:
-            break
-        side = side // 2 // engine.grid * engine.grid
-    return side
-
-
-def make_engine(config: CheckpointConfig, bank: ExpertBank, device: torch.device, dtype: torch.dtype | None) -> Engine:
-    """Put the parts of a model together.
-
-    Raises:
-        WeightsError: a family that this version does not run.
-        ConfigError: parts that do not fit one another.
-    """
-    if config.autoencoder.kind != "pixel":
-        raise WeightsError(
-            f"the model uses the {config.autoencoder.kind!r} autoencoder, expected 'pixel'",
-            hint="this version runs the compact family only",
-        )
-    engine = Engine(config, PixelAutoencoder(config.autoencoder), bank, device, dtype)
-    check_tile(config.sampling.tile, config.sampling.tile_overlap, engine.grid)
-    if engine.autoencoder.latent_channels != config.model.in_channels:
-        raise ConfigError(
-            f"model.in_channels is {config.model.in_channels}, expected {engine.autoencoder.latent_channels} "
-            f"for an autoencoder factor of {config.autoencoder.factor}"
-        )
-    return engine
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -139,15 +45,15 @@ class Enlargement:
     ts: Tensor
     """Time grid."""
     noise: NoiseField
-    tags: tuple[str, ...]
-    """Canonical names."""
-    cfg_scale: float = 1.0
-    """Weight of classifier-free guidance; 1 is off."""
+    tokens: TagTokens
+    """Of the picture's tags."""
+    cfg_scale: float | tuple[float, ...] = 1.0
+    """Weight of classifier-free guidance, common or by expert; 1 is off."""
 
     @property
-    def guidance(self) -> float:
-        """Weight that acts: without tags both predictions are one and the same, and a second run would be wasted."""
-        return self.cfg_scale if self.tags else 1.0
+    def guidance(self) -> float | tuple[float, ...]:
+        """Weight that acts: where tags and null are the same, a second run would be wasted."""
+        return self.cfg_scale if self.tokens.guides else 1.0
 
     @property
     def padded(self) -> tuple[int, int]:
@@ -160,38 +66,46 @@ class Enlargement:
         """Enlargement factor that the network is told."""
         return max(1.0, self.out.scale)
 
-    def lr_up(self, tiles: list[Tile]) -> Tensor:
-        """(B, 3, height, width) enlarged input under tiles, on the device."""
-        return torch.stack([self._lr_up(tile) for tile in tiles]).to(self.engine.device)
-
-    def _lr_up(self, tile: Tile) -> Tensor:
-        """One tile's enlarged input; the canvas beyond the picture repeats its last pixels."""
-        size = height, width = (self.out.height, self.out.width)
-        rows = slice(min(tile.top, height - 1), min(tile.top + tile.height, height))
-        cols = slice(min(tile.left, width - 1), min(tile.left + tile.width, width))
-        same_size = tuple(self.lr.shape[-2:]) == size
-        window = self.lr[:, rows, cols] if same_size else resize_window(self.lr, size, rows, cols)
-        pad = (0, tile.width - window.shape[2], 0, tile.height - window.shape[1])
-        return F.pad(window[None], pad, mode="replicate")[0] if any(pad) else window
+    def views(self, tiles: list[Tile]) -> Tensor:
+        """(B, 3, h, w) what the network sees of the input under tiles, on the device."""
+        family = self.engine.family
+        return torch.stack([family.view(self.lr, self.out, tile) for tile in tiles]).to(self.engine.device)
 
     def start(self, tiles: list[Tile]) -> Tensor:
         """(B, C, h, w) latent noise of tiles on the device; zeros for one step of x0 prediction, which reads none."""
-        factor, first = self.engine.autoencoder.factor, tiles[0]
+        family = self.engine.family
+        cells = [_in_cells(tile, family.cell) for tile in tiles]
         if len(self.ts) == 2 and float(self.ts[0]) >= 1.0 and self.engine.config.flow.prediction == "x0":
-            shape = (len(tiles), self.engine.autoencoder.latent_channels, first.height // factor, first.width // factor)
-            return torch.zeros(shape, device=self.engine.device)
-        noise = torch.stack([self.noise.window(tile) for tile in tiles])
-        return F.pixel_unshuffle(noise, factor).to(self.engine.device)
+            shape = (len(tiles), family.cell_channels, cells[0].height, cells[0].width)
+            return family.latent(torch.zeros(shape, device=self.engine.device))
+        return family.latent(torch.stack([self.noise.window(cell) for cell in cells])).to(self.engine.device)
 
-    def condition(self, lr_up: Tensor) -> Conditioning:
+    def condition(self, views: Tensor) -> Conditioning:
         """Condition of tiles for the network."""
-        ids, mask = pad_tag_ids([tag_ids(self.tags, self.engine.config.tags.vocabulary)], self.engine.device)
+        rows, tokens = views.shape[0], self.tokens
         return Conditioning(
-            lr=self.engine.autoencoder.condition(lr_up),
-            tags=ids.expand(lr_up.shape[0], -1),
-            tag_mask=mask.expand(lr_up.shape[0], -1),
+            lr=self.engine.family.condition(views),
+            tags=_repeat(tokens.tags, rows),
+            tag_mask=_repeat(tokens.mask, rows),
             log2_scale=torch.tensor([math.log2(self.scale)], device=self.engine.device),
+            null_tags=_repeat(tokens.null_tags, rows),
+            null_mask=_repeat(tokens.null_mask, rows),
         )
+
+
+def _repeat(row: Tensor, count: int) -> Tensor:
+    """One row for every tile, without a copy."""
+    return row.expand(count, *row.shape[1:])
+
+
+def _in_cells(tile: Tile, cell: int) -> Tile:
+    """A tile in pixels, in cells of that side."""
+    return Tile(tile.top // cell, tile.left // cell, tile.height // cell, tile.width // cell)
+
+
+def _in_pixels(tile: Tile, cell: int) -> Tile:
+    """A tile in cells of that side, in pixels."""
+    return Tile(tile.top * cell, tile.left * cell, tile.height * cell, tile.width * cell)
 
 
 def enlarge(
@@ -215,54 +129,78 @@ def enlarge(
         ImageError: the network gives values that are not finite, in full precision too.
     """
     logger.debug(
-        "%dx%d to %dx%d, times %s, tags %s, guidance %g, %s, %s on %s",
+        "%dx%d to %dx%d, times %s, guidance %s, %s, %s on %s",
         *(job.lr.shape[2], job.lr.shape[1], job.out.width, job.out.height),
         [round(float(t), 3) for t in job.ts[:-1]],
-        ", ".join(job.tags) if job.tags else "none",
         job.guidance,
         "whole" if tile is None else f"tiles of at most {tile}",
         "float32" if job.engine.dtype is None else str(job.engine.dtype).removeprefix("torch."),
         job.engine.device,
     )
-    run = _blend_tiles if blend == "tiles" else _blend_steps
+    run, unit = (_blend_tiles, 1) if blend == "tiles" else (_blend_steps, job.engine.family.cell)
+    job.engine.bank.expect(job.ts)
     while True:
-        plan = plan_tiles(*job.padded, tile, overlap if tile is None else min(overlap, tile // 2), job.engine.grid)
+        plan = _plan(job, tile, overlap if tile is None else min(overlap, tile // 2), unit)
+        job.engine.bank.row_chunks = _row_chunks(job.engine, plan, unit, batch_size)
         try:
             return run(job, plan, batch_size, progress)[:, : job.out.height, : job.out.width]
+        except OutOfMemoryError:
+            raise
         except RuntimeError as error:
-            if not _is_out_of_memory(error):
+            if not is_out_of_memory(error):
                 raise
             grid, side = job.engine.grid, max(job.padded) if tile is None else tile
             smallest = math.ceil(MIN_TILE / grid) * grid
             if side <= smallest:
                 message = f"{job.engine.device} is out of memory even with {side}-pixel tiles"
                 other = "" if job.engine.device.type == "cpu" else ", or use `--device cpu`"
-                raise OutOfMemoryError(message, hint=f"close other programs that use it{other}") from error
-            if job.engine.device.type == "cuda":
-                torch.cuda.empty_cache()
-            elif job.engine.device.type == "mps":
-                torch.mps.empty_cache()
+                raise OutOfMemoryError(message, hint=_memory_hint(job.engine) + other) from error
+            _empty_cache(job.engine.device)
             tile = max(smallest, side // 2 // grid * grid)
 
 
-def _is_out_of_memory(error: RuntimeError) -> bool:
-    """CUDA has a class of its own for it; Apple's GPU and the CPU's allocator say it in words only."""
-    words = ("out of memory", "can't allocate memory", "not enough memory")
-    return isinstance(error, torch.cuda.OutOfMemoryError) or any(word in str(error) for word in words)
+def _plan(job: Enlargement, tile: int | None, overlap: int, unit: int) -> TilePlan:
+    """Tiles over the canvas, counted in units of that many pixels."""
+    height, width = job.padded
+    side = None if tile is None else tile // unit
+    return plan_tiles(height // unit, width // unit, side, overlap // unit, job.engine.grid // unit)
+
+
+def _row_chunks(engine: Engine, plan: TilePlan, unit: int, batch_size: int) -> int:
+    """Parts that a transformer block is computed in, so that a call takes a quarter of the free memory at most."""
+    free = free_memory(engine.device)
+    if engine.config.model.stem != "patch" or free is None:
+        return 1
+    tokens = plan.tile_height * plan.tile_width * unit**2 // engine.grid**2 * min(batch_size, len(plan.tiles))
+    return auto_row_chunks(engine.config.model, tokens, free // 4)
+
+
+def _memory_hint(engine: Engine) -> str:
+    if engine.config.model.stem == "patch" and engine.runtime.offload != "sequential":
+        step = "expert" if engine.runtime.offload == "none" else "sequential"
+        return f"use `--offload {step}`, close other programs that use it"
+    return "close other programs that use it"
+
+
+def _empty_cache(device: torch.device) -> None:
+    if device.type == "cuda":
+        torch.cuda.empty_cache()
+    elif device.type == "mps":
+        torch.mps.empty_cache()
 
 
 def _blend_tiles(job: Enlargement, plan: TilePlan, batch_size: int, progress: Progress) -> Tensor:
     engine, sampler = job.engine, SAMPLERS[job.engine.config.sampling.sampler]
 
     def sample(tiles: list[Tile]) -> Tensor:
-        lr_up = job.lr_up(tiles)
+        views = job.views(tiles)
         for dtype in (engine.dtype, None):  # anything not finite is tried once more in full precision
             v_fn = velocity_fn(
-                engine.bank, engine.config.flow, job.condition(lr_up), cfg_scale=job.guidance, autocast_dtype=dtype
+                engine.bank, engine.config.flow, job.condition(views), cfg_scale=job.guidance, autocast_dtype=dtype
             )
             latent = sampler(v_fn, job.start(tiles), job.ts)
             if bool(torch.isfinite(latent).all()):
-                return engine.autoencoder.decode(latent, lr_up, job.scale)
+                return engine.family.decode(latent, views, job.scale)
         raise ImageError("the network gave values that are not finite", hint="try `--dtype fp32`")
 
     return run_tiled(sample, plan, batch_size=batch_size, progress=lambda done, total: progress(done / total))
@@ -270,21 +208,21 @@ def _blend_tiles(job: Enlargement, plan: TilePlan, batch_size: int, progress: Pr
 
 def _blend_steps(job: Enlargement, plan: TilePlan, batch_size: int, progress: Progress) -> Tensor:
     """The state of the whole canvas stays on the host, and one velocity field is blended from tiles at each step."""
-    engine, factor = job.engine, job.engine.autoencoder.factor
-    canvas = [Tile(0, 0, plan.height, plan.width)]
+    engine, family = job.engine, job.engine.family
+    canvas = [_in_pixels(Tile(0, 0, plan.height, plan.width), family.cell)]
 
     def canvas_v_fn(x: Tensor, t: float) -> Tensor:
-        pixels = F.pixel_shuffle(x, factor)[0]
+        cells = family.cells(x)[0]
 
         def velocity(tiles: list[Tile]) -> Tensor:
-            cond = job.condition(job.lr_up(tiles))
-            state = torch.stack([pixels[:, tile.rows, tile.cols] for tile in tiles]).to(engine.device)
+            cond = job.condition(job.views([_in_pixels(tile, family.cell) for tile in tiles]))
+            state = torch.stack([cells[:, tile.rows, tile.cols] for tile in tiles]).to(engine.device)
             v_fn = velocity_fn(
                 engine.bank, engine.config.flow, cond, cfg_scale=job.guidance, autocast_dtype=engine.dtype
             )
-            return F.pixel_shuffle(v_fn(F.pixel_unshuffle(state, factor), t), factor)
+            return family.cells(v_fn(family.latent(state), t))
 
-        return F.pixel_unshuffle(run_tiled(velocity, plan, batch_size=batch_size)[None], factor)
+        return family.latent(run_tiled(velocity, plan, batch_size=batch_size)[None])
 
     steps = len(job.ts) - 1
     sampler = SAMPLERS[engine.config.sampling.sampler]
@@ -293,4 +231,9 @@ def _blend_steps(job: Enlargement, plan: TilePlan, batch_size: int, progress: Pr
     )
     if not bool(torch.isfinite(latent).all()):
         raise ImageError("the network gave values that are not finite", hint="try `--dtype fp32`")
-    return engine.autoencoder.decode(latent, job.lr_up(canvas).to("cpu"), job.scale)[0]
+    if engine.runtime.offload != "none":
+        engine.bank.clear()  # the decoder takes their place
+    decoded = family.decode(latent, job.views(canvas).to("cpu"), job.scale)[0].to("cpu")
+    if engine.runtime.offload != "none":
+        family.free()
+    return decoded

@@ -1,15 +1,14 @@
 """Where a model's files come from: inside the package, a folder, or the Hugging Face Hub.
 
 Files are fetched one by one, when they are first needed: the config first, an expert when a step falls into its
-interval. Hub access honours `HF_HOME`, `HF_ENDPOINT`, `HF_TOKEN` and `HF_HUB_OFFLINE`, which huggingface_hub reads at
-import; it is imported only when a Hub id is given.
+interval. What is fetched is checked against the sizes and hashes of the config.
 """
 
 from __future__ import annotations
 
 import math
-import re
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from importlib import resources
 from pathlib import Path
@@ -17,9 +16,10 @@ from typing import Protocol
 
 import torch
 
-from linearsr.checkpoint import CONFIG_NAME, LoadedLora, checked_file, load_network, read_config
+from linearsr.checkpoint import CONFIG_NAME, LoadedLora, load_network, read_config, verify_file
 from linearsr.config import CheckpointConfig
 from linearsr.errors import ConfigError, WeightsError
+from linearsr.hub_repo import HubRepo, OnDownload, OnLicence, fetch_folder, is_hub_id, root_of, split_hub_id
 from linearsr.model.lora import check_fit, load_lora
 from linearsr.model.transformer import LinearDiT
 from linearsr.tags.tagger import Tagger
@@ -27,8 +27,8 @@ from linearsr.tags.tagger import Tagger
 __all__ = ["BUNDLED", "Model", "ModelSource", "find_model", "open_model"]
 
 BUNDLED = "compact"
-COMMIT = re.compile(r"[0-9a-f]{40}")
-HUB_ID = re.compile(r"[\w.-]+/[\w.-]+(@[\w./-]+)?")
+AGAIN = ("fetch the model again", "fetch it again")
+"""Ends of the hints that `checkpoint` gives for damaged files."""
 
 
 class ModelSource(Protocol):
@@ -38,6 +38,9 @@ class ModelSource(Protocol):
 
     def fetch(self, filename: str) -> Path:
         """Local path of one file, fetched if need be.
+
+        Args:
+            filename: as the config lists it, sub-folders separated by `/`.
 
         Raises:
             WeightsError: it cannot be had.
@@ -52,53 +55,14 @@ class _Folder:
         return self.folder / filename
 
 
-class _HubRepo:
-    def __init__(self, repo: str, revision: str | None) -> None:
-        self.repo, self.revision = repo, revision
-        self.name = repo if revision is None else f"{repo}@{revision}"
-
-    def fetch(self, filename: str) -> Path:
-        from huggingface_hub import hf_hub_download
-        from huggingface_hub.errors import (
-            EntryNotFoundError,
-            GatedRepoError,
-            HFValidationError,
-            LocalEntryNotFoundError,
-            RepositoryNotFoundError,
-            RevisionNotFoundError,
-        )
-
-        if Path(filename).name != filename:
-            raise WeightsError(f"{self.name}: file name {filename!r} leaves the repository's folder, refused")
-        try:
-            path = Path(hf_hub_download(self.repo, filename, revision=self.revision))
-        except GatedRepoError as error:
-            raise WeightsError(
-                f"model {self.name!r} needs its licence accepted first",
-                hint="accept it on the model's page, then set HF_TOKEN or run `hf auth login`",
-            ) from error
-        except (RepositoryNotFoundError, RevisionNotFoundError) as error:
-            raise WeightsError(f"model {self.name!r} does not exist on the Hub", hint="check the id") from error
-        except LocalEntryNotFoundError as error:
-            raise WeightsError(
-                f"{filename!r} of model {self.name!r} is not cached and the Hub cannot be reached",
-                hint="connect once, or use `--model compact`, which needs no network",
-            ) from error
-        except EntryNotFoundError as error:
-            raise WeightsError(
-                f"model {self.name!r} has no file {filename!r}", hint="is it a LinearSR model?"
-            ) from error
-        except HFValidationError as error:
-            raise WeightsError(f"model {self.name!r} is no valid Hub id: {error}", hint="check the id") from error
-        except Exception as error:  # transport errors have other types in other versions of huggingface_hub
-            raise WeightsError(f"fetching {filename!r} of {self.name!r} failed: {error}", hint="try again") from error
-        if COMMIT.fullmatch(path.parent.name):  # all files of one model come from one commit
-            self.revision = path.parent.name
-        return path
-
-
-def find_model(model: str | Path) -> ModelSource:
+def find_model(
+    model: str | Path, *, on_download: OnDownload | None = None, on_licence: OnLicence | None = None
+) -> ModelSource:
     """Turn a model name into a source: `compact`, an existing folder, or `owner/name[@revision]` on the Hub.
+
+    Args:
+        model: the name.
+        on_download, on_licence: as `open_model`.
 
     Raises:
         WeightsError: none of these.
@@ -110,9 +74,8 @@ def find_model(model: str | Path) -> ModelSource:
     if path.exists():
         return _Folder(path, path.name)
     looks_local = isinstance(model, Path) or text.startswith((".", "/", "~")) or "\\" in text
-    if not looks_local and HUB_ID.fullmatch(text):
-        repo, _, revision = text.partition("@")
-        return _HubRepo(repo, revision if revision else None)
+    if not looks_local and is_hub_id(text):
+        return HubRepo(*split_hub_id(text), on_download=on_download, on_licence=on_licence)
     raise WeightsError(
         f"model {text!r} is neither {BUNDLED!r}, a folder, nor a Hub id such as owner/name",
         hint=f"use `--model {BUNDLED}`, or give a folder that holds {CONFIG_NAME}",
@@ -127,6 +90,54 @@ class Model:
     config: CheckpointConfig
     loras: tuple[LoadedLora, ...] = ()
     """A user's own, merged into each expert."""
+    on_download: OnDownload | None = None
+    on_licence: OnLicence | None = None
+
+    def file(self, name: str) -> Path:
+        """Local path of one file of the checkpoint, fetched and its hash found right, once in this process.
+
+        Raises:
+            WeightsError: it cannot be had, or the config does not list it, or it is damaged; says how to repair it.
+        """
+        if name not in self.config.files:
+            raise WeightsError(f"{CONFIG_NAME} lists no size and hash for {name!r}", hint="fetch the model again")
+        path = self.source.fetch(name)
+        with _repair_hint(self.source):
+            return verify_file(root_of(path, name), name, self.config.files[name])
+
+    def component(self, source: str, *, what: str) -> Path:
+        """Folder of a component that the config names, such as autoencoder or text encoder, with all it needs.
+
+        Args:
+            source: `./folder` of the checkpoint, a local folder, or a Hub id `owner/name[@revision]`.
+            what: it is, for messages.
+
+        Raises:
+            WeightsError: no such component, or it cannot be had.
+        """
+        if source.startswith("./"):
+            return self._own_folder(source[2:].rstrip("/"), what)
+        if Path(source).expanduser().is_dir():
+            return Path(source).expanduser()
+        if not is_hub_id(source):
+            raise WeightsError(
+                f"{what} {source!r} is neither a folder of the model (./folder), a local folder, nor a Hub id",
+                hint=f"change it in {CONFIG_NAME} of model {self.source.name!r}",
+            )
+        repo, revision = split_hub_id(source)
+        return fetch_folder(
+            HubRepo(repo, revision, what=what, on_download=self.on_download, on_licence=self.on_licence)
+        )
+
+    def _own_folder(self, folder: str, what: str) -> Path:
+        names = [name for name in self.config.files if name.startswith(f"{folder}/")]
+        if not names:
+            raise WeightsError(
+                f"{what} './{folder}' of model {self.source.name!r} has no file in {CONFIG_NAME}",
+                hint="fetch the model again",
+            )
+        roots = {root_of(self.file(name), name) for name in names}
+        return roots.pop() / folder
 
     def load_expert(self, index: int, device: torch.device) -> LinearDiT:
         """One expert with LoRAs merged, on a device.
@@ -137,8 +148,10 @@ class Model:
         experts = self.config.experts
         for name in experts.loras[index : index + 1]:
             self.source.fetch(name)
-        path = self.source.fetch(experts.files[index])
-        return load_network(path.parent, self.config, index, device, loras=self.loras)
+        name = experts.files[index]
+        folder = root_of(self.source.fetch(name), name)
+        with _repair_hint(self.source):
+            return load_network(folder, self.config, index, device, loras=self.loras)
 
     def load_tagger(self) -> Tagger | None:
         """The model's own tagger, if it has one.
@@ -151,24 +164,52 @@ class Model:
             return None
         from linearsr.tags.compact import load_tagger
 
-        path = checked_file(self.source.fetch(name).parent, self.config, name)
-        return load_tagger(path, self.config.tags.vocabulary)
+        return load_tagger(self.file(name), self.config.tags.vocabulary)
 
 
-def open_model(model: str | Path, loras: Sequence[tuple[str | Path, float]] = ()) -> Model:
+@contextmanager
+def _repair_hint(source: ModelSource) -> Iterator[None]:
+    """Say of damaged files of the Hub's cache how to get whole ones."""
+    try:
+        yield
+    except WeightsError as error:
+        if not isinstance(source, HubRepo) or error.hint is None or not error.hint.endswith(AGAIN):
+            raise
+        raise WeightsError(
+            f"model {source.name!r}: {error.message}",
+            hint=f"run `linearsr models verify {source.name} --repair`, or delete it from the cache",
+        ) from error
+
+
+def open_model(
+    model: str | Path,
+    loras: Sequence[tuple[str | Path, float]] = (),
+    *,
+    on_download: OnDownload | None = None,
+    on_licence: OnLicence | None = None,
+) -> Model:
     """Find a model and read its config; weights load later, but LoRA files are read and checked here.
 
     Args:
         model: as `find_model`.
         loras: path and weight of LoRA files for this model; 1 is as trained.
+        on_download: called while a file comes from the Hub, with its name as `owner/name/file`, the bytes so far, and
+            all its bytes where they are known. huggingface_hub's own bars are never drawn.
+        on_licence: called with name and licence of the model, or of a component of another repository, once, before
+            its first weights come over the network; what it raises stops the download.
 
     Raises:
         WeightsError: no such model or LoRA, or one that does not fit.
         ConfigError: a weight is no finite number.
     """
-    source = find_model(model)
-    config = read_config(source.fetch(CONFIG_NAME).parent)
-    return Model(source=source, config=config, loras=_read_loras(loras, config, source.name))
+    source = find_model(model, on_download=on_download, on_licence=on_licence)
+    path = source.fetch(CONFIG_NAME)
+    with _repair_hint(source):
+        config = read_config(path.parent)
+    if isinstance(source, HubRepo):
+        source.licence = config.licence
+    opened = _read_loras(loras, config, source.name)
+    return Model(source=source, config=config, loras=opened, on_download=on_download, on_licence=on_licence)
 
 
 def _read_loras(

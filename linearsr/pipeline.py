@@ -8,7 +8,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import replace
-from functools import cached_property, partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -18,29 +17,27 @@ from torch import Tensor
 
 from linearsr.alpha import resize_alpha
 from linearsr.checkpoint import CONFIG_NAME
-from linearsr.color import COLOR_FIXES, apply_color_fix
-from linearsr.config import check_cfg_scale
-from linearsr.device import autocast_dtype, resolve_device
-from linearsr.enlarge import Blend, Enlargement, check_tiling, choose_overlap, choose_tile, enlarge, make_engine
+from linearsr.color import apply_color_fix
+from linearsr.engine import check_settings, make_engine
 from linearsr.errors import ConfigError, WeightsError
+from linearsr.families import Blend
 from linearsr.hub import BUNDLED, Model, open_model
 from linearsr.image_arrays import as_picture, network_input
 from linearsr.image_io import Picture
-from linearsr.model.experts import ExpertBank
-from linearsr.noise import NoiseField, content_key
+from linearsr.passes import Passes, run_passes
 from linearsr.resize import resize
-from linearsr.schedules import compact_grid
-from linearsr.sizing import OutputSize, pass_sizes, resolve_size
+from linearsr.runtime import Runtime, resolve_runtime
+from linearsr.sizing import resolve_size
+from linearsr.tagging import TagFinder, check_tagger
 from linearsr.tags.tagger import Tagger
-from linearsr.tags.vocabulary import parse_tags
 
 if TYPE_CHECKING:
     from PIL import Image
 
-__all__ = ["Upscaler"]
+    from linearsr.hub_repo import OnDownload, OnLicence
+    from linearsr.model.experts import ExpertBank
 
-Progress = Callable[[float], None]
-ALPHA_MODES = ("auto", "resize", "model", "drop")
+__all__ = ["Upscaler"]
 
 
 class Upscaler:
@@ -48,24 +45,26 @@ class Upscaler:
 
     Args:
         model: as opened by `hub.open_model`.
-        device: to compute on.
-        dtype: precision of the dense layers for autocast; None is float32.
+        runtime: where and how to compute.
         tagger: names the tags of pictures for which the caller gives none: `auto` is the model's own if it has one,
-            `none` or None names none.
+            `none` or None names none, `KIND:SOURCE` is an open-vocabulary one such as `siglip:owner/name`.
+        tag_vocabulary: names that a zero-shot tagger chooses from; None is the list that comes with LinearSR.
     """
 
     def __init__(
-        self, model: Model, device: torch.device, dtype: torch.dtype | None, tagger: Tagger | str | None = "auto"
+        self,
+        model: Model,
+        runtime: Runtime,
+        tagger: Tagger | str | None = "auto",
+        tag_vocabulary: Sequence[str] | None = None,
     ) -> None:
         self.model = model
         self.config = model.config
-        self.device = device
-        self._tagger = tagger
-        self.bank = ExpertBank(model.config.experts.boundaries_log_snr, partial(model.load_expert, device=device))
         try:
-            self.engine = make_engine(model.config, self.bank, device, dtype)
+            self.engine = make_engine(model, runtime)
         except (ConfigError, WeightsError) as error:
             raise WeightsError(f"{CONFIG_NAME} of model {model.source.name!r}: {error}", hint=error.hint) from error
+        self.tags = TagFinder(model, self.engine, tagger, tag_vocabulary)
 
     @classmethod
     def from_pretrained(
@@ -74,8 +73,14 @@ class Upscaler:
         *,
         device: str = "auto",
         dtype: str = "auto",
+        offload: str = "none",
+        compile: bool = False,
+        vae_tile: str | int = "auto",
         tagger: Tagger | str | None = "auto",
+        tag_vocabulary: Sequence[str] | None = None,
         loras: Sequence[tuple[str | Path, float]] = (),
+        on_download: OnDownload | None = None,
+        on_licence: OnLicence | None = None,
     ) -> Upscaler:
         """Open a model; its weights load when the first step needs them.
 
@@ -83,47 +88,69 @@ class Upscaler:
             model: `compact` (bundled), a checkpoint folder, or a Hub id `owner/name[@revision]`.
             device: `auto`, `cpu`, `cuda`, `cuda:N` or `mps`.
             dtype: `auto`, `fp32`, `bf16` or `fp16`.
-            tagger: as the class takes it.
+            offload, compile, vae_tile: as `runtime.Runtime`.
+            tagger, tag_vocabulary: as the class takes them.
             loras: path and weight of LoRA files for this model, merged into its experts; weight 1 is as trained.
+            on_download, on_licence: as `hub.open_model`.
 
         Raises:
             WeightsError: no such model or LoRA, or one that does not fit.
             DeviceError: the device or precision is not available.
+            ConfigError: another setting is none of its values.
         """
-        if isinstance(tagger, str) and tagger not in ("auto", "none"):
-            raise ConfigError(f"tagger is {tagger!r}, expected auto, none or an object with a method tag")
-        target = resolve_device(device)
-        precision = autocast_dtype(dtype, target)
-        return cls(open_model(model, loras), target, precision, tagger)
+        runtime = resolve_runtime(device, dtype, offload, compile=compile, vae_tile=vae_tile)
+        opened = open_model(model, loras, on_download=on_download, on_licence=on_licence)
+        if isinstance(tagger, str):
+            check_tagger(tagger, opened.config)
+        return cls(opened, runtime, tagger, tag_vocabulary)
 
-    @cached_property
+    @property
+    def bank(self) -> ExpertBank:
+        """The experts."""
+        return self.engine.bank
+
+    @property
+    def device(self) -> torch.device:
+        """Where networks compute."""
+        return self.engine.device
+
+    @property
+    def tags_ahead(self) -> bool:
+        """Whether the tags of all pictures should be found before the first is sampled, see `prepare`.
+
+        Tagger and text encoder are large then: each is loaded once, used for every picture and let go of.
+        """
+        return self.config.tags.kind == "text"
+
+    @property
     def tagger(self) -> Tagger | None:
-        """Names the tags of pictures; the model's own is loaded at its first use. None where nothing names any.
-
-        Raises:
-            WeightsError: the model's own cannot be had.
-        """
-        if isinstance(self._tagger, str):
-            return self.model.load_tagger() if self._tagger == "auto" else None
-        return self._tagger
+        """Names the tags of pictures, loaded at its first use; None where nothing names any."""
+        return self.tags.tagger
 
     def find_tags(self, picture: Picture | Tensor, tags: str | tuple[str, ...] | None = None) -> tuple[str, ...]:
-        """Canonical tags for a picture, or for its pixels (3, h, w): those given, or what the tagger names.
+        """Canonical tags for a picture, or for its pixels (3, h, w); as `TagFinder.find`."""
+        return self.tags.find(picture, tags)
+
+    def prepare(self, pictures: Sequence[tuple[str, ...]], negative_tags: str | None = None) -> None:
+        """Embed the tags of all pictures to come, and let go of tagger and text encoder.
+
+        Args:
+            pictures: canonical tags of each.
+            negative_tags: as `upscale_picture`.
 
         Raises:
-            ConfigError: a tag that the model does not know.
-            WeightsError: as `tagger`.
+            WeightsError: the text encoder cannot be had.
         """
-        if tags is None and self.tagger is not None:
-            tags = self.tagger.tag(network_input(picture) if isinstance(picture, Picture) else picture)
-        return parse_tags(() if tags is None else tags, self.config.tags.vocabulary)
+        self.tags.free()
+        self.engine.words.prepare(pictures, self.tags.negative(negative_tags))
 
     def validate(
         self,
         *,
         steps: int | None = None,
         tags: str | tuple[str, ...] | None = None,
-        cfg_scale: float | None = None,
+        negative_tags: str | tuple[str, ...] | None = None,
+        cfg_scale: float | tuple[float, ...] | None = None,
         tile: str | int = "auto",
         tile_overlap: int | None = None,
         color_fix: str | None = None,
@@ -136,24 +163,14 @@ class Upscaler:
         Raises:
             ConfigError: a setting that this model cannot serve; names the value and what fits.
         """
-        self._time_grid(steps)
-        if tags is not None:
-            parse_tags(tags, self.config.tags.vocabulary)
-        if cfg_scale is not None:
-            check_cfg_scale(cfg_scale)
-        check_tiling(self.engine, tile, tile_overlap)
-        if color_fix is not None and color_fix not in COLOR_FIXES:
-            raise ConfigError(f"color fix is {color_fix!r}, expected {', '.join(COLOR_FIXES)}")
-        if alpha not in ALPHA_MODES:
-            raise ConfigError(f"alpha is {alpha!r}, expected {', '.join(ALPHA_MODES)}")
-        if batch_size < 1:
-            raise ConfigError(f"batch_size is {batch_size}, expected at least 1 tile", hint="use 1")
-        if not 0.0 <= color_strength <= 1.0:
-            raise ConfigError(f"color_strength is {color_strength:g}, expected a number from 0 to 1", hint="use 1")
-
-    def _time_grid(self, steps: int | None) -> Tensor:
-        published = {int(count): grid for count, grid in self.config.sampling.t_grids.items()}
-        return compact_grid(self.config.sampling.steps if steps is None else steps, published, self.config.flow.shift)
+        self.engine.time_grid(steps)
+        for words in (tags, negative_tags):
+            if words is not None:
+                self.engine.words.parse(words)
+        check_settings(
+            self.engine, cfg_scale=cfg_scale, tile=tile, tile_overlap=tile_overlap, color_fix=color_fix, alpha=alpha,
+            batch_size=batch_size, color_strength=color_strength,
+        )  # fmt: skip
 
     def __call__(self, image: Picture | Image.Image | np.ndarray | Tensor, **settings: Any) -> Any:  # noqa: ANN401
         """Upscale a picture of any of the usual kinds and return the same kind.
@@ -178,14 +195,15 @@ class Upscaler:
         steps: int | None = None,
         seed: int = 0,
         tags: str | tuple[str, ...] | None = None,
-        cfg_scale: float | None = None,
+        negative_tags: str | tuple[str, ...] | None = None,
+        cfg_scale: float | tuple[float, ...] | None = None,
         tile: str | int = "auto",
         tile_overlap: int | None = None,
         batch_size: int = 1,
         alpha: str = "auto",
         color_fix: str | None = None,
         color_strength: float = 1.0,
-        progress: Progress | None = None,
+        progress: Callable[[float], None] | None = None,
     ) -> Picture:
         """Upscale a decoded picture, its alpha on a path of its own.
 
@@ -195,8 +213,9 @@ class Upscaler:
             steps: network evaluations; 1 is the most faithful, more add detail. The model's own default when None.
             seed: of the noise. One step uses none.
             tags: degradations the picture has, such as `"jpeg, noise:weak"`, or `"clean"`; None asks the tagger.
-            cfg_scale: weight of guidance towards the tags, 0 to 20; 1 is off, anything else runs the network twice a
-                step. The model's own default when None; no effect without tags.
+            negative_tags: what guidance leads away from; None is what the model was trained with, mostly no tags.
+            cfg_scale: weight of guidance towards the tags, 0 to 20, or one for each expert; 1 is off, anything else
+                runs the network twice a step. The model's own default when None; no effect without tags.
             tile: `auto`, `off` (whole picture at once) or a side in output pixels.
             tile_overlap: pixels that neighbouring tiles share; the model's own default when None.
             batch_size: tiles a call of the network.
@@ -216,8 +235,8 @@ class Upscaler:
         height, width = picture.rgb.shape[:2]
         target = resolve_size(width, height, scale=scale, size=size, long_side=long_side)
         settings: dict[str, Any] = dict(
-            steps=steps, tags=tags, cfg_scale=cfg_scale, tile=tile, tile_overlap=tile_overlap, batch_size=batch_size,
-            color_fix=color_fix, color_strength=color_strength,
+            steps=steps, tags=tags, negative_tags=negative_tags, cfg_scale=cfg_scale, tile=tile,
+            tile_overlap=tile_overlap, batch_size=batch_size, color_fix=color_fix, color_strength=color_strength,
         )  # fmt: skip
         self.validate(alpha=alpha, **settings)
         settings |= {"size": (target.width, target.height), "seed": seed, "tags": self.find_tags(picture, tags)}
@@ -242,21 +261,22 @@ class Upscaler:
         steps: int | None = None,
         seed: int = 0,
         tags: str | tuple[str, ...] | None = None,
-        cfg_scale: float | None = None,
+        negative_tags: str | tuple[str, ...] | None = None,
+        cfg_scale: float | tuple[float, ...] | None = None,
         tile: str | int = "auto",
         tile_overlap: int | None = None,
         batch_size: int = 1,
         color_fix: str | None = None,
         color_strength: float = 1.0,
-        blend: Blend = "tiles",
-        progress: Progress | None = None,
+        blend: Blend | None = None,
+        progress: Callable[[float], None] | None = None,
     ) -> Tensor:
         """Upscale (3, h, w) in [0, 1] to exactly `size` = (width, height); see `upscale_picture` for the rest.
 
         Args:
             lr: float32 on the host, sRGB-encoded.
             blend: `tiles` samples each tile to its end and blends once; `steps` blends the velocity of all tiles at
-                every step. Compared in docs/concepts/tiling.md.
+                every step; None is the family's own. Compared in docs/concepts/tiling.md.
 
         Returns:
             (3, height, width) float32 on the host, clamped to [0, 1].
@@ -264,37 +284,23 @@ class Upscaler:
         Raises:
             As `upscale_picture`; tile, overlap and batch size are not checked here, see `validate`.
         """
-        height, width = lr.shape[-2:]
-        target = OutputSize(width=size[0], height=size[1], scale=1.0)
-        sizes = pass_sizes(width, height, target)
-        key = content_key(lr)
-        names = self.find_tags(lr, tags)
+        names, negative = self.find_tags(lr, tags), self.tags.negative(negative_tags)
+        if self.tags_ahead:
+            self.tags.free()
+        settings = Passes(
+            ts=self.engine.time_grid(steps),
+            seed=seed,
+            names=names,
+            negative=negative,
+            cfg_scale=self.engine.guidance(cfg_scale),
+            tile=tile,
+            tile_overlap=tile_overlap,
+            batch_size=batch_size,
+            blend=blend,
+        )
+        sr = run_passes(self.engine, lr, size, settings, progress)
         fix = self.config.sampling.color_fix if color_fix is None else color_fix
-        current, ts = lr, self._time_grid(steps)
-        for index, out in enumerate(sizes):
-            job = Enlargement(
-                engine=self.engine,
-                lr=current,
-                out=out,
-                ts=ts,
-                noise=NoiseField(seed, key, (out.height, out.width)),
-                tags=names if index == 0 else (),
-                cfg_scale=self.config.sampling.cfg_scale if cfg_scale is None else cfg_scale,
-            )
-            current = enlarge(
-                job,
-                tile=choose_tile(self.engine, tile, job.padded, batch_size),
-                overlap=choose_overlap(self.engine, tile, tile_overlap),
-                batch_size=batch_size,
-                blend=blend,
-                progress=_share(progress, index, len(sizes)),
-            ).clamp_(0, 1)
         if fix != "none":
             reference = resize(lr, (size[1], size[0])).clamp_(0, 1)
-            current = apply_color_fix(fix, current, reference, color_strength).clamp_(0, 1)
-        return current
-
-
-def _share(progress: Progress | None, index: int, count: int) -> Progress:
-    """Progress of one pass among several of about equal weight."""
-    return (lambda _: None) if progress is None else lambda fraction: progress((index + fraction) / count)
+            sr = apply_color_fix(fix, sr, reference, color_strength).clamp_(0, 1)
+        return sr

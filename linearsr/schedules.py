@@ -10,10 +10,11 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from linearsr.config import FlowConfig
 from linearsr.errors import ConfigError
 from linearsr.flow import shift_t
 
-__all__ = ["COMPACT_T_GRIDS", "compact_grid", "dpm_flow_grid", "shifted_grid"]
+__all__ = ["COMPACT_T_GRIDS", "compact_grid", "dpm_flow_grid", "shifted_grid", "time_grid"]
 
 COMPACT_SHIFT = 2.0
 """Shift of the compact family's grids of more than four steps; puts at least one of 8 steps below t = 0.223."""
@@ -66,3 +67,19 @@ def dpm_flow_grid(steps: int, shift: float = 3.0, train_steps: int = 1000) -> Te
     _check_steps(steps)
     alphas = torch.linspace(1.0, 1.0 / train_steps, steps + 1, dtype=torch.float64)
     return shift_t(1.0 - alphas, shift).flip(0)
+
+
+def time_grid(steps: int, flow: FlowConfig, published: dict[int, tuple[float, ...]]) -> Tensor:
+    """Grid of a checkpoint: its published one for this number of steps, else the one that its flow names.
+
+    Args:
+        steps: number of steps.
+        flow: of the checkpoint.
+        published: its grids by number of steps.
+
+    Raises:
+        ConfigError: steps out of range.
+    """
+    if flow.grid == "dpm" and steps not in published:
+        return dpm_flow_grid(steps, flow.shift)
+    return compact_grid(steps, published, flow.shift)

@@ -28,6 +28,7 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "train": ("linearsr_cli.commands.train", "Train a model from a recipe."),
     "finetune": ("linearsr_cli.commands.finetune", "Adapt a model to photographs of one kind."),
     "knee": ("linearsr_cli.commands.knee", "Replay a training curve and show its knee."),
+    "models": ("linearsr_cli.commands.models", "List, fetch, check, convert and publish models."),
     "doctor": ("linearsr_cli.commands.doctor", "Show versions, devices and memory, and try a small picture."),
 }
 """Command -> module and one line of help. A module that does not exist is left out."""

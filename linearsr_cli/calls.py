@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from linearsr_cli.items import PlanItem
+from linearsr_cli.output import Output, clean
+from linearsr_cli.progress import Progress
 from linearsr_cli.settings import UpscaleOptions
 from linearsr_cli.tags import TagTable, UsedTags, check_rows
 
@@ -20,12 +23,14 @@ def shows_through(picture: Picture, options: UpscaleOptions) -> bool:
     return picture.alpha is not None and options.alpha != "drop" and bool((picture.alpha < 1.0 - 1.0 / 512.0).any())
 
 
-def load_upscaler(options: UpscaleOptions, table: TagTable | None = None) -> Upscaler:
+def load_upscaler(options: UpscaleOptions, table: TagTable | None, progress: Progress, out: Output) -> Upscaler:
     """Load the model and let it check the settings that only it can judge.
 
     Args:
         options: of the run.
         table: tags of `--tags-from`.
+        progress: shows what is fetched.
+        out: tells licences.
 
     Raises:
         WeightsError, DeviceError: the model or a LoRA cannot be had, or not on this device.
@@ -37,13 +42,27 @@ def load_upscaler(options: UpscaleOptions, table: TagTable | None = None) -> Ups
         options.model,
         device=options.device,
         dtype=options.dtype,
+        offload=options.offload,
+        compile=options.compile,
+        vae_tile=options.vae_tile,
         tagger=options.tagger,
+        tag_vocabulary=_vocabulary(options.tag_vocabulary),
         loras=() if options.lora is None else options.lora,
+        on_download=progress.download,
+        on_licence=lambda name, licence: out.info(f"licence of {clean(name)}: {clean(licence)}"),
     )
     upscaler.validate(tags=options.tags, **network_settings(options))
     if table is not None:
         check_rows(table, lambda tags: upscaler.validate(tags=tags))
     return upscaler
+
+
+def _vocabulary(path: str | None) -> tuple[str, ...] | None:
+    if path is None:
+        return None
+    from linearsr.tags.open_taggers import read_vocabulary
+
+    return read_vocabulary(Path(path))
 
 
 def find_tags(item: PlanItem, picture: Picture, upscaler: Upscaler, options: UpscaleOptions) -> UsedTags:
@@ -63,6 +82,7 @@ def network_settings(options: UpscaleOptions) -> dict[str, Any]:
     """Keyword arguments that `Upscaler.validate` and `Upscaler.upscale_picture` share."""
     return {
         "steps": options.steps,
+        "negative_tags": options.negative_tags,
         "cfg_scale": options.cfg_scale,
         "tile": options.tile,
         "tile_overlap": options.tile_overlap,

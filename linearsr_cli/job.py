@@ -22,6 +22,7 @@ from __future__ import annotations
 import tempfile
 import time
 import traceback
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -34,6 +35,7 @@ from linearsr_cli.output import Output, clean
 from linearsr_cli.progress import Progress, open_progress
 from linearsr_cli.settings import UpscaleOptions
 from linearsr_cli.signals import Stopped, hold
+from linearsr_cli.summary import summarise
 from linearsr_cli.tags import UsedTags, write_tags
 
 if TYPE_CHECKING:
@@ -41,9 +43,6 @@ if TYPE_CHECKING:
     from linearsr.pipeline import Upscaler
 
 __all__ = ["UnexpectedError", "run_job"]
-
-LIST_AGAIN = 10
-"""From so many files on, failures are listed once more at the end, since they have scrolled away."""
 
 
 class UnexpectedError(LinearSRError):
@@ -79,6 +78,8 @@ class Job:
         self.out = out
         self.tally = Tally()
         self.compared = False
+        self.ahead: dict[str, UsedTags] = {}
+        """Tags that were found before the first picture was sampled, by input."""
 
     def settle(self, item: PlanItem) -> None:
         """Report an item that the plan has decided already."""
@@ -116,9 +117,26 @@ class Job:
             return
         pixels = sum(item.pixels for item in todo)
         with open_progress(self.options.progress, self.out, files=len(todo), pixels=pixels) as progress:
-            upscaler = load_upscaler(self.options, self.plan.table)
+            upscaler = load_upscaler(self.options, self.plan.table, progress, self.out)
+            if upscaler.tags_ahead:
+                self.tag_ahead(todo, upscaler)
             for item in todo:
                 self.one(item, upscaler, progress)
+
+    def tag_ahead(self, todo: Sequence[PlanItem], upscaler: Upscaler) -> None:
+        """Find the tags of every picture, then let go of tagger and text encoder before anything is sampled.
+
+        A picture that cannot be read is left for its own turn, when the failure is reported.
+        """
+        from linearsr.image_io import read
+
+        for item in todo:
+            try:
+                picture = read(item.source.path)
+            except (ImageError, OSError):
+                continue
+            self.ahead[item.source.name] = find_tags(item, picture, upscaler, self.options)
+        upscaler.prepare([tags.names for tags in self.ahead.values()], self.options.negative_tags)
 
     def one(self, item: PlanItem, upscaler: Upscaler, progress: Progress) -> None:
         """Upscale one item and report it.
@@ -167,7 +185,8 @@ class Job:
 
         picture = read(item.source.path)
         check_writable(item.format, item.width, item.height, has_alpha=shows_through(picture, self.options))
-        tags = find_tags(item, picture, upscaler, self.options)
+        known = self.ahead.get(item.source.name)
+        tags = find_tags(item, picture, upscaler, self.options) if known is None else known
         settings = picture_settings(item, self.options)
         result = upscaler.upscale_picture(picture, tags=tags.names, progress=progress.fraction, **settings)
         return picture, result, tags
@@ -272,27 +291,3 @@ def save_tags(job: Job) -> bool:
         return False
     job.out.detail(f"tags saved: {clean(path)}")
     return True
-
-
-def summarise(job: Job, code: ExitCode, seconds: float) -> None:
-    """Write the summary: a JSON line, or a line on stderr when there was more than one file."""
-    tally, out = job.tally, job.out
-    megapixels = tally.pixels / 1e6
-    out.event(
-        {
-            "event": "summary",
-            "done": tally.done,
-            "skipped": tally.skipped,
-            "failed": len(tally.failures),
-            "seconds": round(seconds, 3),
-            "megapixels": round(megapixels, 3),
-            "exit_code": int(code),
-        }
-    )
-    if len(job.plan.items) >= LIST_AGAIN:
-        for name, error in tally.failures:
-            out.info(f"failed: {clean(name)}: {describe(error)[0]}")
-    left = len(job.plan.items) - tally.done - tally.skipped - len(tally.failures)
-    parts = [f"{tally.done} done", f"{tally.skipped} skipped", f"{len(tally.failures)} failed"]
-    parts += [f"{left} left"] if left > 0 else []
-    out.info(f"{', '.join(parts)}; {megapixels:.1f} MP in {seconds:.1f} s")

@@ -2,13 +2,22 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
+from typing import Annotated
 
 import typer
 
-from linearsr_cli.options import PICTURE, number
+from linearsr_cli.options import PICTURE
 
-__all__ = ["CfgScaleOption", "LoraOption", "SaveTagsOption", "TaggerOption", "TagsFromOption", "TagsOption"]
+__all__ = [
+    "CfgScaleOption",
+    "LoraOption",
+    "NegativeTagsOption",
+    "SaveTagsOption",
+    "TagVocabularyOption",
+    "TaggerOption",
+    "TagsFromOption",
+    "TagsOption",
+]
 
 TagsOption = Annotated[
     str | None,
@@ -16,13 +25,35 @@ TagsOption = Annotated[
         "--tags",
         metavar="LIST",
         rich_help_panel=PICTURE,
-        help="What ails the input: clean, or any of blur, noise, jpeg, each with :weak or :strong.",
+        help="What ails the input: clean, or any of blur, noise, jpeg, each with :weak or :strong; any words for a "
+        "model with a text encoder.",
+    ),
+]
+NegativeTagsOption = Annotated[
+    str | None,
+    typer.Option(
+        "--negative-tags",
+        metavar="LIST",
+        rich_help_panel=PICTURE,
+        help="Tags that guidance leads away from; needs --cfg-scale above 1, the model's own or yours.",
     ),
 ]
 TaggerOption = Annotated[
-    Literal["auto", "none"],
+    str,
     typer.Option(
-        "--tagger", rich_help_panel=PICTURE, help="auto: the model's own, if it has one, where no tags are given."
+        "--tagger",
+        metavar="auto|none|KIND:SOURCE",
+        rich_help_panel=PICTURE,
+        help="Names tags where none are given. auto: the model's own; KIND is siglip, clip, florence2 or ram.",
+    ),
+]
+TagVocabularyOption = Annotated[
+    str | None,
+    typer.Option(
+        "--tag-vocabulary",
+        metavar="FILE.txt",
+        rich_help_panel=PICTURE,
+        help="Tags that siglip and clip choose from, one a line.",
     ),
 ]
 TagsFromOption = Annotated[
@@ -44,13 +75,12 @@ SaveTagsOption = Annotated[
     ),
 ]
 CfgScaleOption = Annotated[
-    float | None,
+    str | None,
     typer.Option(
         "--cfg-scale",
-        metavar="0..20",
+        metavar="0..20[,...]",
         rich_help_panel=PICTURE,
-        parser=number,
-        help="Weight of the tags; 1 is off, else a step costs two. Default: the model's.",
+        help="Weight of the tags, one or one for each expert; 1 is off, else a step costs two. Default: the model's.",
     ),
 ]
 LoraOption = Annotated[

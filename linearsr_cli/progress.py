@@ -31,6 +31,9 @@ class Progress(Protocol):
     def end(self, line: str) -> None:
         """The current file is finished, well or not; `line` says how."""
 
+    def download(self, name: str, done: int, total: int | None) -> None:
+        """Weights `name` are being fetched: bytes so far, and in all where that is known."""
+
 
 class _Silent:
     """No display."""
@@ -50,6 +53,9 @@ class _Silent:
     def end(self, line: str) -> None:
         return None
 
+    def download(self, name: str, done: int, total: int | None) -> None:
+        return None
+
 
 class _Plain(_Silent):
     """One line a finished file."""
@@ -58,10 +64,16 @@ class _Plain(_Silent):
         self._out = out
         self._files = files
         self._count = 0
+        self._fetched: set[str] = set()
 
     def end(self, line: str) -> None:
         self._count += 1
         self._out.info(f"[{self._count}/{self._files}] {line}")
+
+    def download(self, name: str, done: int, total: int | None) -> None:
+        if name not in self._fetched:
+            self._fetched.add(name)
+            self._out.info(f"fetching {clean(name)}" + ("" if total is None else f", {total / 1e6:.0f} MB"))
 
 
 class _Bar(_Silent):
@@ -88,6 +100,10 @@ class _Bar(_Silent):
     def fraction(self, done: float) -> None:
         completed = self._pixels_before + self._pixels_now * min(max(done, 0.0), 1.0)
         self._display.update(self._task, completed=completed / 1e6)
+
+    def download(self, name: str, done: int, total: int | None) -> None:
+        part = f"{done / 1e6:.0f} MB" if not total else f"{100 * done // total} %"
+        self._display.update(self._task, name=f"fetching {_short(clean(os.path.basename(name)))} {part}")
 
     def end(self, line: str) -> None:
         self._count += 1

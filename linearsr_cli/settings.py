@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 import os
 from dataclasses import dataclass
 from pathlib import Path
@@ -10,8 +9,9 @@ from typing import Literal
 
 from linearsr.errors import ConfigError, WeightsError
 from linearsr.sizing import check_scale, parse_size
+from linearsr_cli.values import Tile
 
-__all__ = ["FORMATS", "UpscaleOptions", "check_options", "parse_lora", "parse_tile"]
+__all__ = ["FORMATS", "UpscaleOptions", "check_options"]
 
 FORMATS = {
     "png": "PNG",
@@ -31,7 +31,6 @@ LOSSY = ("JPEG", "AVIF", "HEIF")
 HOLDS_16 = ("PNG", "TIFF", "PPM")
 """Formats that hold 16 bits a channel."""
 
-Tile = Literal["auto", "off"] | int
 BUILTIN_MODEL = "compact"
 
 
@@ -69,13 +68,18 @@ class UpscaleOptions:
     seed: int = 0
     tags: str | None = None
     """Comma-separated; `None` leaves them to the tagger."""
-    tagger: Literal["auto", "none"] = "auto"
+    negative_tags: str | None = None
+    """What guidance leads away from; `None` is the model's own."""
+    tagger: str = "auto"
+    """`auto`, `none` or `KIND:SOURCE`."""
+    tag_vocabulary: str | None = None
+    """File of names that a zero-shot tagger chooses from."""
     tags_from: str | None = None
     """CSV file with tags by path, for the pictures that it lists."""
     save_tags: str | None = None
     """CSV file to write the tags of what was done to."""
-    cfg_scale: float | None = None
-    """Weight of guidance towards the tags, 0 to 20; 1 is off."""
+    cfg_scale: float | tuple[float, ...] | None = None
+    """Weight of guidance towards the tags, 0 to 20, common or by expert; 1 is off."""
     lora: tuple[tuple[str, float], ...] | None = None
     """LoRA files and their weights."""
     tile: Tile = "auto"
@@ -84,6 +88,10 @@ class UpscaleOptions:
     """Output pixels shared by neighbouring tiles."""
     device: str = "auto"
     dtype: str = "auto"
+    offload: str = "none"
+    compile: bool = False
+    vae_tile: Tile = "auto"
+    """Of a learned autoencoder, in output pixels."""
     batch_size: int = 1
     """Tiles run at once."""
     alpha: str = "auto"
@@ -122,45 +130,6 @@ class UpscaleOptions:
         return f"_x{4.0 if self.scale is None else self.scale:g}"
 
 
-def parse_tile(text: str) -> Tile:
-    """Read `auto`, `off` or a tile side in output pixels.
-
-    Raises:
-        ConfigError: anything else, and 0, which means off to some tools and auto to others.
-    """
-    word = text.strip().lower()
-    if word in ("auto", "off"):
-        return "auto" if word == "auto" else "off"
-    try:
-        side = int(word)
-    except ValueError:
-        side = 0
-    if side < 1:
-        raise ConfigError(
-            f"tile is {text!r}, expected auto, off or a side in output pixels such as 512",
-            hint="use `--tile off` for the whole picture at once, `--tile auto` for the size that suits the model",
-        )
-    return side
-
-
-def parse_lora(text: str) -> tuple[str, float]:
-    r"""Read `PATH` or `PATH:WEIGHT`; what follows the last colon is a weight only if it is a number, so `C:\x` works.
-
-    Raises:
-        ConfigError: no path, or a weight that is not finite.
-    """
-    path, colon, last = text.rpartition(":")
-    try:
-        weight = float(last) if colon else None
-    except ValueError:
-        weight = None
-    if weight is None:
-        path, weight = text, 1.0
-    if not path or not math.isfinite(weight):
-        raise ConfigError(f"lora is {text!r}, expected PATH or PATH:WEIGHT", hint="`--lora faces.safetensors:0.7`")
-    return path, weight
-
-
 def check_options(options: UpscaleOptions) -> None:
     """Refuse values out of range and options that exclude one another, before any file is looked at.
 
@@ -189,7 +158,7 @@ def _check_inputs(options: UpscaleOptions) -> None:
         )
     if options.files_from == "-" and "-" in options.inputs:
         raise ConfigError("stdin is asked for twice, as a picture and as a list of files", hint="drop one of them")
-    for name in ("output", "compare", "files_from", "model", "tags_from", "save_tags"):
+    for name in ("output", "compare", "files_from", "model", "tags_from", "save_tags", "tag_vocabulary"):
         value = getattr(options, name)
         if value is not None and value.startswith("-") and value != "-":
             flag = name.replace("_", "-")
@@ -256,10 +225,15 @@ def _check_tags(options: UpscaleOptions) -> None:
     for flag, path in (("tags-from", options.tags_from), ("save-tags", options.save_tags)):
         if path in ("", "-"):
             raise ConfigError(f"{flag} is {path!r}, expected the name of a CSV file", hint=f"`--{flag} tags.csv`")
-    if options.cfg_scale is not None:
-        from linearsr.config import check_cfg_scale
+    if options.tagger not in ("auto", "none"):
+        from linearsr.tags.open_taggers import split_tagger
 
-        check_cfg_scale(options.cfg_scale, "cfg-scale")
+        split_tagger(options.tagger)
+    if options.tag_vocabulary is not None and not Path(options.tag_vocabulary).is_file():
+        raise ConfigError(
+            f"tag-vocabulary is {options.tag_vocabulary!r}, expected a text file with one tag a line",
+            hint="leave it out for the list that comes with LinearSR",
+        )
 
 
 def _check_file_kind(options: UpscaleOptions) -> None:

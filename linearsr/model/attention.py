@@ -13,8 +13,16 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from linearsr.device import autocast
+from linearsr.model.dense import join_linears
 
-__all__ = ["CrossAttention", "LinearAttention", "linear_attention", "quadratic_attention"]
+__all__ = [
+    "CrossAttention",
+    "LinearAttention",
+    "linear_attention",
+    "quadratic_attention",
+    "read_sums",
+    "sum_keys_values",
+]
 
 
 def linear_attention(q_BNhd: Tensor, k_BNhd: Tensor, v_BNhd: Tensor, eps: float = 1e-15) -> Tensor:  # noqa: N803
@@ -44,6 +52,34 @@ def linear_attention(q_BNhd: Tensor, k_BNhd: Tensor, v_BNhd: Tensor, eps: float 
         return (numerator / (denominator + eps)).transpose(1, 2)  # (B, N, h, d)
 
 
+def sum_keys_values(k_BNhd: Tensor, v_BNhd: Tensor) -> Tensor:  # noqa: N803
+    """What all queries read of some tokens; the sums of parts of a picture add up to those of the whole.
+
+    Args:
+        k_BNhd, v_BNhd: (B, N, h, d), any float dtype; cast to float32 here.
+
+    Returns:
+        (B, h, d, d + 1) float32: the sum of relu(k)^T v, and that of relu(k) in the last column.
+    """
+    with autocast(k_BNhd.device.type, None):
+        k = F.relu(k_BNhd).float().transpose(1, 2)  # (B, h, N, d)
+        v = v_BNhd.float().transpose(1, 2)  # (B, h, N, d)
+        return torch.cat([k.transpose(-1, -2) @ v, k.sum(dim=-2).unsqueeze(-1)], dim=-1)  # (B, h, d, d + 1)
+
+
+def read_sums(q_BNhd: Tensor, sums_Bhde: Tensor, eps: float = 1e-15) -> Tensor:  # noqa: N803
+    """`linear_attention` of some queries from the sums over all keys.
+
+    Returns:
+        (B, N, h, d) float32, contiguous.
+    """
+    with autocast(q_BNhd.device.type, None):
+        q = F.relu(q_BNhd).float().transpose(1, 2)  # (B, h, N, d)
+        read = (q @ sums_Bhde).transpose(1, 2)  # (B, N, h, d + 1)
+        out = torch.empty(q_BNhd.shape, dtype=torch.float32, device=q.device)
+        return torch.div(read[..., :-1], read[..., -1:] + eps, out=out)
+
+
 def quadratic_attention(q_BNhd: Tensor, k_BNhd: Tensor, v_BNhd: Tensor, eps: float = 1e-15) -> Tensor:  # noqa: N803
     """The same map as `linear_attention` by its O(N^2) definition; the reference that tests compare with.
 
@@ -71,11 +107,25 @@ class LinearAttention(nn.Module):
             self.norm_k = nn.RMSNorm(dim, eps=1e-5)
         self.qk_norm = qk_norm
 
-    def forward(self, x: Tensor) -> Tensor:
-        """Attend over all tokens of each batch element: (B, N, D) -> (B, N, D)."""
-        q, k, v = self.to_q(x), self.to_k(x), self.to_v(x)  # (B, N, D) each
+    def fuse(self) -> None:
+        """Make one layer, `to_qkv`, of the projections to q, k and v; for inference."""
+        if hasattr(self, "to_q"):
+            self.to_qkv = join_linears([self.to_q, self.to_k, self.to_v])
+            del self.to_q, self.to_k, self.to_v
+
+    def project(self, x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """Queries, keys and values of some tokens, (B, N, D) each."""
+        if hasattr(self, "to_qkv"):
+            q, k, v = self.to_qkv(x).chunk(3, dim=-1)
+        else:
+            q, k, v = self.to_q(x), self.to_k(x), self.to_v(x)
         if self.qk_norm:
             q, k = self.norm_q(q.float()), self.norm_k(k.float())
+        return q, k, v
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Attend over all tokens of each batch element: (B, N, D) -> (B, N, D)."""
+        q, k, v = self.project(x)
         split = (*x.shape[:2], -1, self.head_dim)
         out = linear_attention(q.view(split), k.view(split), v.view(split), self.eps)  # (B, N, h, d) float32
         return self.to_out[0](out.flatten(2).to(v.dtype))  # (B, N, D)
@@ -96,6 +146,12 @@ class CrossAttention(nn.Module):
             self.norm_k = nn.RMSNorm(dim, eps=1e-5)
         self.qk_norm = qk_norm
 
+    def fuse(self) -> None:
+        """Make one layer, `to_kv`, of the projections to k and v; for inference."""
+        if hasattr(self, "to_k"):
+            self.to_kv = join_linears([self.to_k, self.to_v])
+            del self.to_k, self.to_v
+
     def forward(self, x: Tensor, tokens: Tensor, mask: Tensor) -> Tensor:
         """Attend to tag tokens.
 
@@ -107,11 +163,28 @@ class CrossAttention(nn.Module):
         Returns:
             (B, N, D).
         """
-        q, k, v = self.to_q(x), self.to_k(tokens), self.to_v(tokens)
+        return self.read(x, *self.keys_values(tokens, mask))
+
+    def keys_values(self, tokens: Tensor, mask: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """What `read` needs of the tag tokens: keys and values, (B, h, K, d) each, and the bias (B, 1, 1, K)."""
+        if hasattr(self, "to_kv"):
+            k, v = self.to_kv(tokens).chunk(2, dim=-1)
+        else:
+            k, v = self.to_k(tokens), self.to_v(tokens)
         if self.qk_norm:
-            q, k = self.norm_q(q.float()).to(v.dtype), self.norm_k(k.float()).to(v.dtype)
-        q, k, v = (z.view(*z.shape[:2], -1, self.head_dim).transpose(1, 2) for z in (q, k, v))  # (B, h, N or K, d)
+            k = self.norm_k(k.float()).to(v.dtype)
         # An additive -1e4 rather than -inf: public weights were trained with it, and it cannot make NaN.
-        bias = torch.where(mask, 0.0, -1e4)[:, None, None, :].to(q.dtype)
-        out = F.scaled_dot_product_attention(q, k, v, attn_mask=bias)  # (B, h, N, d)
+        bias = torch.where(mask, 0.0, -1e4)[:, None, None, :].to(v.dtype)
+        return self._split(k), self._split(v), bias
+
+    def read(self, x: Tensor, k: Tensor, v: Tensor, bias: Tensor) -> Tensor:
+        """Attend from image tokens, (B, N, D) -> (B, N, D), to what `keys_values` gave."""
+        q = self.to_q(x)
+        if self.qk_norm:
+            q = self.norm_q(q.float()).to(v.dtype)
+        out = F.scaled_dot_product_attention(self._split(q), k, v, attn_mask=bias)  # (B, h, N, d)
         return self.to_out[0](out.transpose(1, 2).flatten(2))  # (B, N, D)
+
+    def _split(self, z: Tensor) -> Tensor:
+        """(B, N or K, D) -> (B, h, N or K, d)."""
+        return z.view(*z.shape[:2], -1, self.head_dim).transpose(1, 2)

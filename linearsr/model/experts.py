@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from bisect import bisect_right
 from collections.abc import Callable
+from concurrent.futures import Future, ThreadPoolExecutor
 
 import torch
 
@@ -62,17 +63,30 @@ class ExpertBank:
 
     Args:
         boundaries_log_snr: E - 1 falling values; empty for a single network.
-        load: gives the network of an expert, ready on its device.
-        keep: how many networks stay loaded; the least recently used goes first.
+        load: gives the network of an expert.
+        keep: how many networks stay placed; the least recently used goes first, before its successor is placed.
+        place: puts a loaded network where it computes; by default `load` has done so.
+        ahead: load the next expert of `expect` in a thread while the one at hand computes.
     """
 
     def __init__(
-        self, boundaries_log_snr: tuple[float, ...], load: Callable[[int], LinearDiT], *, keep: int = 4
+        self,
+        boundaries_log_snr: tuple[float, ...],
+        load: Callable[[int], LinearDiT],
+        *,
+        keep: int = 4,
+        place: Callable[[LinearDiT], LinearDiT] = lambda network: network,
+        ahead: bool = False,
     ) -> None:
         self.boundaries_log_snr = boundaries_log_snr
-        self._load = load
+        self.row_chunks = 1
+        """Given to each network as it is used, see `LinearDiT.row_chunks`."""
+        self._load, self._place = load, place
         self._keep = max(1, keep)
         self._loaded: dict[int, LinearDiT] = {}
+        self._order: list[int] = []
+        self._threads = ThreadPoolExecutor(1, "linearsr-expert") if ahead else None
+        self._next: tuple[int, Future[LinearDiT]] | None = None
 
     @property
     def num_experts(self) -> int:
@@ -81,7 +95,7 @@ class ExpertBank:
 
     @property
     def loaded(self) -> tuple[int, ...]:
-        """Experts in memory, least recently used first."""
+        """Experts in place, least recently used first."""
         return tuple(self._loaded)
 
     def index(self, t: float) -> int:
@@ -95,10 +109,32 @@ class ExpertBank:
         if network is None:
             while len(self._loaded) >= self._keep:
                 self._loaded.pop(next(iter(self._loaded)))
-            network = self._load(index).eval().requires_grad_(False)
+            network = self._place(self._take(index)).eval().requires_grad_(False)
         self._loaded[index] = network
+        self._look_ahead(index)
+        network.row_chunks = self.row_chunks
         return network
 
     def used_by(self, ts: torch.Tensor) -> list[int]:
         """Experts of each step of a time grid, in order; the end of the grid is not evaluated."""
         return [self.index(float(t)) for t in ts[:-1]]
+
+    def expect(self, ts: torch.Tensor) -> None:
+        """Announce a time grid, so that experts can be loaded before their first step."""
+        self._order = list(dict.fromkeys(self.used_by(ts)))
+
+    def clear(self) -> None:
+        """Let go of every network; each loads again when it is needed."""
+        self._loaded.clear()
+
+    def _take(self, index: int) -> LinearDiT:
+        """A loaded network that is not in place yet: the one loaded ahead, or one loaded now."""
+        ahead, self._next = self._next, None
+        return ahead[1].result() if ahead is not None and ahead[0] == index else self._load(index)
+
+    def _look_ahead(self, index: int) -> None:
+        if self._threads is None or self._next is not None or index not in self._order:
+            return
+        for later in self._order[self._order.index(index) + 1 :][:1]:
+            if later not in self._loaded:
+                self._next = (later, self._threads.submit(self._load, later))

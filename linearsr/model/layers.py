@@ -7,12 +7,15 @@ Letters: B batch, C channels, H W rows and columns, N = H * W tokens in row-majo
 from __future__ import annotations
 
 import math
+from functools import partial
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 from linearsr.model.attention import CrossAttention, LinearAttention
+from linearsr.model.chunked import Remembered, cross_attend_, feed_forward_, row_spans, self_attend_
+from linearsr.model.dense import PackedLinear
 
 __all__ = [
     "GLUMBConv",
@@ -83,9 +86,9 @@ class GLUMBConv(nn.Module):
     def __init__(self, dim: int, mlp_ratio: float) -> None:
         super().__init__()
         hidden = int(dim * mlp_ratio)
-        self.conv_inverted = nn.Conv2d(dim, 2 * hidden, 1)
+        self.conv_inverted: nn.Module = nn.Conv2d(dim, 2 * hidden, 1)
         self.conv_depth = nn.Conv2d(2 * hidden, 2 * hidden, 3, padding=1, groups=2 * hidden)
-        self.conv_point = nn.Conv2d(hidden, dim, 1, bias=False)
+        self.conv_point: nn.Module = nn.Conv2d(hidden, dim, 1, bias=False)
 
     def forward(self, x: Tensor) -> Tensor:
         """(B, D, H, W) -> (B, D, H, W)."""
@@ -99,6 +102,10 @@ class GLUMBConv(nn.Module):
             h = self.conv_depth(h)
         value, gate = h.chunk(2, dim=1)  # (B, hidden, H, W) each
         return self.conv_point(value * F.silu(gate))  # (B, D, H, W)
+
+
+def _packed(layer: nn.Module) -> PackedLinear:
+    return PackedLinear(layer.weight, layer.bias)  # type: ignore[arg-type]
 
 
 class TransformerBlock(nn.Module):
@@ -121,8 +128,32 @@ class TransformerBlock(nn.Module):
         self.attn2 = CrossAttention(dim, cross_head_dim, qk_norm=qk_norm)
         self.ff = GLUMBConv(dim, mlp_ratio)
         self.scale_shift_table = nn.Parameter(torch.randn(6, dim) / dim**0.5)
+        self._tag_keys: Remembered | None = None
 
-    def forward(self, x: Tensor, modulation: Tensor, tags: Tensor, tag_mask: Tensor, size: tuple[int, int]) -> Tensor:
+    def fuse(self) -> None:
+        """Join projections that read the same tokens, and compute keys and values of tags once; for inference."""
+        self.attn1.fuse()
+        self.attn2.fuse()
+        self._tag_keys = Remembered()
+
+    def pack(self) -> None:
+        """Replace the dense layers by packed ones; needs `fuse` before and a processor."""
+        for module, name in ((self.attn1, "to_qkv"), (self.attn2, "to_q"), (self.attn2, "to_kv")):
+            setattr(module, name, _packed(getattr(module, name)))
+        for module in (self.attn1, self.attn2):
+            module.to_out[0] = _packed(module.to_out[0])
+        for name in ("conv_inverted", "conv_point"):
+            setattr(self.ff, name, _packed(getattr(self.ff, name)))
+
+    def forward(
+        self,
+        x: Tensor,
+        modulation: Tensor,
+        tags: Tensor,
+        tag_mask: Tensor,
+        size: tuple[int, int],
+        row_chunks: int | None = None,
+    ) -> Tensor:
         """Transform tokens.
 
         Args:
@@ -130,13 +161,34 @@ class TransformerBlock(nn.Module):
             modulation: (B or 1, 6, D), shared by all blocks (AdaLN-single).
             tags, tag_mask: (B, K, D) and (B, K) bool.
             size: (H, W) with N = H * W.
+            row_chunks: given, x is float32 and changed in place, by this many chunks of rows; without gradients.
         """
+        if row_chunks is not None:
+            return self._in_place(x, modulation, tags, tag_mask, size, row_chunks)
         shift1, scale1, gate1, shift2, scale2, gate2 = (self.scale_shift_table + modulation).unbind(1)  # (B, D) each
         x = x + gate1[:, None] * self.attn1(modulated_norm(x, shift1, scale1, self.norm_eps))  # (B, N, D)
         x = x + self.attn2(x, tags, tag_mask)  # (B, N, D): neither normed nor gated, as SANA
         h = modulated_norm(x, shift2, scale2, self.norm_eps)
         h = tokens_from_image(self.ff(image_from_tokens(h, *size)))
         return x + gate2[:, None] * h  # (B, N, D)
+
+    def _in_place(
+        self, x: Tensor, modulation: Tensor, tags: Tensor, tag_mask: Tensor, size: tuple[int, int], row_chunks: int
+    ) -> Tensor:
+        shift1, scale1, gate1, shift2, scale2, gate2 = (self.scale_shift_table + modulation).float().unbind(1)
+        rows = row_spans(size[0], row_chunks)
+        tokens = [(start * size[1], end * size[1]) for start, end in rows]
+
+        def keys_values() -> tuple[Tensor, Tensor, Tensor]:
+            return self.attn2.keys_values(tags, tag_mask)
+
+        cross = keys_values() if self._tag_keys is None else self._tag_keys.get((tags, tag_mask), keys_values)
+        norm1 = partial(modulated_norm, shift=shift1, scale=scale1, eps=self.norm_eps)
+        self_attend_(x, self.attn1, norm1, gate1[:, None], tokens)
+        cross_attend_(x, self.attn2, cross, tokens)
+        norm2 = partial(modulated_norm, shift=shift2, scale=scale2, eps=self.norm_eps)
+        feed_forward_(x, self.ff, norm2, gate2[:, None], rows, size[1])
+        return x
 
 
 class ModulatedResBlock(nn.Module):

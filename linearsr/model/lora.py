@@ -28,10 +28,10 @@ from linearsr.model.low_rank import (
     check_rank,
     lora_state_dict,
     merged_state_dict,
-    some,
     weight_delta,
 )
 from linearsr.model.transformer import LinearDiT
+from linearsr.state_dicts import some
 
 __all__ = [
     "DEFAULT_TARGETS",

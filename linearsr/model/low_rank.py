@@ -23,6 +23,7 @@ from torch.nn.utils import parametrize
 
 from linearsr.device import autocast
 from linearsr.errors import ConfigError
+from linearsr.state_dicts import some
 
 __all__ = [
     "DEFAULT_TARGETS",
@@ -31,7 +32,6 @@ __all__ = [
     "check_rank",
     "lora_state_dict",
     "merged_state_dict",
-    "some",
     "weight_delta",
 ]
 
@@ -50,11 +50,6 @@ def check_rank(rank: int, alpha: float) -> None:
         raise ConfigError(f"LoRA rank is {rank}, expected at least 1")
     if not 0.0 < alpha < math.inf:
         raise ConfigError(f"LoRA alpha is {alpha:g}, expected a number above 0", hint="use the rank")
-
-
-def some(names: list[str]) -> str:
-    """The first few of many names, for a message."""
-    return ", ".join(names[:4]) + (f" and {len(names) - 4} more" if len(names) > 4 else "")
 
 
 def weight_delta(up: Tensor, down: Tensor, factor: float, shape: torch.Size) -> Tensor:

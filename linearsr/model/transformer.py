@@ -11,13 +11,20 @@ p patch size.
 
 from __future__ import annotations
 
+from contextlib import nullcontext
+from dataclasses import replace
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+from torch.utils.checkpoint import checkpoint
 
 from linearsr.config import ModelConfig
-from linearsr.errors import ShapeError
+from linearsr.device import autocast
+from linearsr.errors import ConfigError, ShapeError
+from linearsr.model.chunked import Remembered, auto_row_chunks, row_spans
 from linearsr.model.conditioning import Conditioning, TagEmbedding
+from linearsr.model.dense import can_pack
 from linearsr.model.layers import (
     ModulatedResBlock,
     TimestepEmbedding,
@@ -28,7 +35,7 @@ from linearsr.model.layers import (
     tokens_from_image,
 )
 
-__all__ = ["LinearDiT"]
+__all__ = ["LinearDiT", "auto_row_chunks"]
 
 
 class _PatchEmbed(nn.Module):
@@ -63,9 +70,18 @@ class LinearDiT(nn.Module):
         config: its shape.
     """
 
+    row_chunks: int = 1
+    """Chunks of image rows that the blocks go over where no gradient is needed, stem `patch` only: more take less
+    memory and give the same result (`auto_row_chunks`)."""
+    gradient_checkpointing: bool = False
+    """In training, keep a block's input only and compute the rest again for the gradient."""
+
     def __init__(self, config: ModelConfig) -> None:
         super().__init__()
         self.config = config
+        self._dense_dtype: torch.dtype | None = None
+        self._fused = self._packed = False
+        self._embedded, self._conditions = Remembered(), Remembered()
         dim, stem = config.width, config.stem_width
         in_channels = config.in_channels + config.cond_channels
         self.time_embed = _AdaLayerNormSingle(dim)
@@ -131,11 +147,80 @@ class LinearDiT(nn.Module):
                 nn.init.zeros_(block.conv1.bias)
                 nn.init.zeros_(block.conv2.bias)
 
+    def fuse_qkv(self) -> None:
+        """Join projections of the same tokens, for inference; call it once weights and LoRAs are loaded.
+
+        The names of the joined tensors change. What depends on tags and low-resolution pixels alone is from then on
+        computed once for as long as the very same tensors are given, so weights must no longer change.
+        """
+        for block in self._blocks():
+            block.fuse()
+        self._fused = True
+
+    def cast_dense_(self, dtype: torch.dtype) -> LinearDiT:
+        """Put linear layers and convolutions into `dtype`, which the forward pass then computes them in.
+
+        Norms, tables and the embedding of time stay in float32.
+
+        Raises:
+            ConfigError: the stem is not `patch`, whose layers alone are known to bear it, or the network is packed.
+        """
+        if self.config.stem != "patch" or self._packed:
+            what = "packed" if self._packed else f"of stem {self.config.stem!r}"
+            raise ConfigError(f"the network to cast is {what}, expected one of stem 'patch' that is not packed")
+        for name, module in self.named_modules():
+            if isinstance(module, nn.Linear | nn.Conv2d) and not name.startswith(("time_embed", "scale_embed")):
+                module.to(dtype)
+        self._dense_dtype = dtype
+        self._forget()
+        return self
+
+    def pack_(self) -> LinearDiT:
+        """Fuse, and lay the weights of the blocks out for this processor's kernels; the last thing to be done.
+
+        It takes no more memory. The network has no gradient, state dict or other device from then on. Where weights
+        cannot be packed (a GPU, a torch without oneDNN) they are only fused.
+
+        Raises:
+            ConfigError: the stem is not `patch`.
+        """
+        if self.config.stem != "patch":
+            raise ConfigError(f"the network to pack is of stem {self.config.stem!r}, expected 'patch'")
+        self.fuse_qkv()
+        if can_pack(self.proj_out.weight.device) and not self._packed:
+            for block in self._blocks():
+                block.pack()
+            self._packed = True
+        self._forget()
+        return self
+
+    def _blocks(self) -> list[TransformerBlock]:
+        return list(self.transformer_blocks)  # type: ignore[arg-type]
+
+    @property
+    def is_packed(self) -> bool:
+        """Whether `pack_` has laid the weights out anew."""
+        return self._packed
+
+    def _forget(self) -> None:
+        """Forget what was computed with other weights."""
+        self._embedded.clear()
+        self._conditions.clear()
+        if self._fused:
+            for block in self._blocks():
+                block.fuse()
+
     def embed_tags(self, cond: Conditioning) -> Tensor:
         """Tag tokens for cross-attention, (B, K, D)."""
         tokens = self.tag_embed(cond.tags) if self.config.num_tags else cond.tags  # (B, K, caption_channels)
         h = F.gelu(self.caption_projection.linear_1(tokens), approximate="tanh")
         return self.caption_norm(self.caption_projection.linear_2(h).float())  # (B, K, D)
+
+    def _embed_real_tags(self, cond: Conditioning) -> tuple[Tensor, Tensor]:
+        """Tag tokens and their mask without the columns that are padding in every row; their weight is exactly zero."""
+        real = cond.tag_mask.any(dim=0)  # (K,)
+        kept = replace(cond, tags=cond.tags[:, real], tag_mask=cond.tag_mask[:, real])
+        return self.embed_tags(kept), kept.tag_mask
 
     def embed_time(self, t: Tensor, cond: Conditioning) -> Tensor:
         """Embedding of time and scale, (B or 1, D); one row when both are the same for the whole batch."""
@@ -168,12 +253,12 @@ class LinearDiT(nn.Module):
         lr_shape = config.lr_shape(tuple(x_t.shape))
         if config.cond_channels and tuple(cond.lr.shape) != lr_shape:
             raise ShapeError(f"condition is {tuple(cond.lr.shape)}, expected {lr_shape} for the latent's grid")
+        if config.stem == "patch":
+            return self._forward_patch(x_t, t, cond)
         e = self.embed_time(t, cond)  # (B or 1, D)
         modulation = self.time_embed.linear(F.silu(e)).unflatten(-1, (6, -1))  # (B or 1, 6, D)
         tags = self.embed_tags(cond)  # (B, K, D)
-        x = torch.cat([x_t, self._condition(cond.lr)], dim=1) if config.cond_channels else x_t  # (B, C + Cc, H, W)
-        if config.stem == "patch":
-            return self._trunk(x, e, modulation, tags, cond.tag_mask).float()
+        x = torch.cat([x_t, cond.lr], dim=1) if config.cond_channels else x_t  # (B, C + Cc, H, W)
         m = self.conv_modulation(F.silu(e)).unflatten(-1, (3, -1))  # (B or 1, 3, S)
         x = self.conv_in(x.contiguous(memory_format=torch.channels_last))  # (B, S, H, W)
         for block in self.stem_blocks:
@@ -185,22 +270,59 @@ class LinearDiT(nn.Module):
             x = block(x, m)  # (B, S, H, W)
         return self.conv_out(x).float()  # (B, C, H, W)
 
+    def _forward_patch(self, x_t: Tensor, t: Tensor, cond: Conditioning) -> Tensor:
+        """The forward pass with stem `patch`: time in float32, all else in the precision of the network."""
+        kind = x_t.device.type
+        with autocast(kind, None):
+            e = self.embed_time(t, cond)  # (B or 1, D)
+            modulation = self.time_embed.linear(F.silu(e)).unflatten(-1, (6, -1))  # (B or 1, 6, D)
+        with nullcontext() if self._dense_dtype is None else autocast(kind, self._dense_dtype):
+            # Read in place and with chunks where it is asked for; otherwise as in training, where layers may be hooked.
+            chosen = (self._fused and not torch.compiler.is_compiling()) or self.row_chunks > 1
+            in_place = chosen and not torch.is_grad_enabled()
+            if self._packed and not in_place:
+                raise ConfigError("a packed network was asked for gradients", hint="run it under torch.no_grad()")
+            if in_place and self._fused:
+                tags, mask = self._embedded.get((cond.tags, cond.tag_mask), lambda: self._embed_real_tags(cond))
+                lr = self._conditions.get((cond.lr,), lambda: self._condition(cond.lr))  # (B, Cc, H, W)
+            else:
+                tags, mask = self.embed_tags(cond), cond.tag_mask  # (B, K, D) and (B, K)
+                lr = self._condition(cond.lr)  # (B, Cc, H, W)
+            x = torch.cat([x_t, lr], dim=1) if self.config.cond_channels else x_t  # (B, C + Cc, H, W)
+            row_chunks = self.row_chunks if in_place else None
+            return self._trunk(x, e, modulation, tags, mask, row_chunks).float()  # (B, C, H, W)
+
     def _condition(self, lr: Tensor) -> Tensor:
         """Condition on the latent grid: as it comes, or by the stem from low-resolution pixels in [-1, 1]."""
         if self.config.lr_stem:
             for conv in self.lr_stem:
-                lr = F.silu(conv(lr))  # (B, widths, H * 2^k, W * 2^k) down to (B, Cc, H, W)
+                lr = conv(lr)  # (B, widths, H * 2^k, W * 2^k) down to (B, Cc, H, W)
+                lr = F.silu(lr, inplace=not lr.requires_grad)
         return lr
 
-    def _trunk(self, x: Tensor, e: Tensor, modulation: Tensor, tags: Tensor, tag_mask: Tensor) -> Tensor:
+    def _trunk(
+        self, x: Tensor, e: Tensor, modulation: Tensor, tags: Tensor, tag_mask: Tensor, row_chunks: int | None = None
+    ) -> Tensor:
         """Patchify, run the transformer blocks, unpatchify: (B, C, H, W) -> (B, C', H, W)."""
         p = self.config.patch_size
+        if row_chunks is not None:
+            x = x.contiguous(memory_format=torch.channels_last)  # its tokens are then a view
         x = self.patch_embed.proj(x)  # (B, D, H / p, W / p)
         size = (x.shape[-2], x.shape[-1])
         x = tokens_from_image(x).float()  # (B, N, D): the residual stream stays in float32
+        if row_chunks is not None:
+            x = x.contiguous()
         for block in self.transformer_blocks:
-            x = block(x, modulation, tags, tag_mask, size)  # (B, N, D)
+            if self.gradient_checkpointing and torch.is_grad_enabled():
+                x = checkpoint(block, x, modulation, tags, tag_mask, size, use_reentrant=False)
+            elif row_chunks is not None:
+                x = block(x, modulation, tags, tag_mask, size, row_chunks)
+            else:
+                x = block(x, modulation, tags, tag_mask, size)  # (B, N, D)
         shift, scale = (self.scale_shift_table + e[:, None]).unbind(1)  # from the embedding itself, as SANA
-        x = self.proj_out(modulated_norm(x, shift, scale, self.config.norm_eps))  # (B, N, p * p * C')
+        spans = row_spans(size[0], 1 if row_chunks is None else row_chunks)
+        parts = (x[:, start * size[1] : end * size[1]] for start, end in spans)
+        outs = [self.proj_out(modulated_norm(part, shift, scale, self.config.norm_eps)) for part in parts]
+        x = outs[0] if len(outs) == 1 else torch.cat(outs, dim=1)  # (B, N, p * p * C')
         x = image_from_tokens(x, *size).unflatten(1, (p, p, -1))  # (B, p, p, C', H / p, W / p)
         return x.permute(0, 3, 4, 1, 5, 2).flatten(4, 5).flatten(2, 3)  # (B, C', H, W)

@@ -6,9 +6,11 @@ import typer
 
 from linearsr_cli import options as o
 from linearsr_cli import options_guidance as g
+from linearsr_cli import options_runtime as r
 from linearsr_cli.errors import ExitCode
 from linearsr_cli.output import Output
-from linearsr_cli.settings import UpscaleOptions, check_options, parse_lora, parse_tile
+from linearsr_cli.settings import UpscaleOptions, check_options
+from linearsr_cli.values import parse_cfg_scale, parse_lora, parse_tile, parse_vae_tile
 
 __all__ = ["EXAMPLES", "upscale"]
 
@@ -47,7 +49,9 @@ def upscale(
     steps: o.StepsOption = None,
     seed: o.SeedOption = 0,
     tags: g.TagsOption = None,
+    negative_tags: g.NegativeTagsOption = None,
     tagger: g.TaggerOption = "auto",
+    tag_vocabulary: g.TagVocabularyOption = None,
     tags_from: g.TagsFromOption = None,
     save_tags: g.SaveTagsOption = None,
     cfg_scale: g.CfgScaleOption = None,
@@ -60,6 +64,9 @@ def upscale(
     device: o.DeviceOption = "auto",
     dtype: o.DtypeOption = "auto",
     batch_size: o.BatchSizeOption = 1,
+    offload: r.OffloadOption = "none",
+    compile: r.CompileOption = False,
+    vae_tile: r.VaeTileOption = "auto",
     format: o.FormatOption = "auto",
     quality: o.QualityOption = 95,
     lossless: o.LosslessOption = False,
@@ -74,7 +81,8 @@ def upscale(
     """Enlarge and restore photographs."""
     given = dict(locals())
     given["inputs"] = tuple(name for names in (inputs, given.pop("more_inputs")) if names is not None for name in names)
-    given["tile"] = parse_tile(tile)
+    given["tile"], given["vae_tile"] = parse_tile(tile), parse_vae_tile(vae_tile)
+    given["cfg_scale"] = None if cfg_scale is None else parse_cfg_scale(cfg_scale)
     given["lora"] = None if lora is None else tuple(parse_lora(text) for text in lora)
     raise typer.Exit(run(UpscaleOptions(**given)))
 

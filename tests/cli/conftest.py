@@ -1,7 +1,10 @@
 from __future__ import annotations
 
+import hashlib
 import importlib.util
 import json
+import os
+import shutil
 import sys
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,6 +14,8 @@ import pytest
 from PIL import Image
 
 FAKE = Path(__file__).with_name("fake_linearsr.py")
+COMMIT = "0123456789abcdef0123456789abcdef01234567"
+"""Under which `put` stores a model in the cache of the Hub."""
 
 
 def _load_fake():
@@ -95,3 +100,67 @@ def size_of():
             return image.size
 
     return read_size
+
+
+@pytest.fixture
+def four_experts(tmp_path: Path, tiny_config, tiny_network) -> Path:
+    """Folder of a tiny checkpoint of four experts, with a card."""
+    from linearsr.checkpoint import save_checkpoint
+    from linearsr.config import ExpertsConfig
+
+    experts = ExpertsConfig(
+        boundaries_log_snr=(2.496537, -3.89182, -5.467883), files=tuple(f"expert-{i}.safetensors" for i in range(4))
+    )
+    config = tiny_config(experts=experts)
+    states = [tiny_network(config.model, seed=seed).state_dict() for seed in range(4)]
+    folder = tmp_path / "four"
+    save_checkpoint(folder, config, states)
+    (folder / "MODEL_CARD.md").write_text("# Four\n\nA model.\n")
+    return folder
+
+
+@pytest.fixture
+def damage():
+    """Flip one bit in the middle of a file, its size unchanged."""
+
+    def flip(path: Path) -> None:
+        data = bytearray(path.read_bytes())
+        data[len(data) // 2] ^= 1
+        path.write_bytes(bytes(data))
+
+    return flip
+
+
+@pytest.fixture
+def cache(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Path:
+    """An empty Hub cache; huggingface_hub reads where it is once, at import."""
+    from huggingface_hub import constants
+
+    folder = tmp_path / "hub"
+    monkeypatch.setattr(constants, "HF_HUB_CACHE", str(folder))
+    return folder
+
+
+@pytest.fixture
+def put(cache: Path):
+    """Put a folder into the cache as one commit, with blobs named by their hash and links to them, as the Hub does."""
+
+    def store(
+        folder: Path, repo: str = "owner/name", commit: str = COMMIT, ref: str = "main", without: str = ""
+    ) -> Path:
+        base = cache / f"models--{repo.replace('/', '--')}"
+        for path in sorted(folder.rglob("*")):
+            name = path.relative_to(folder).as_posix()
+            if path.is_dir() or name == without:
+                continue
+            blob = base / "blobs" / hashlib.sha256(path.read_bytes()).hexdigest()
+            link = base / "snapshots" / commit / name
+            for made in (blob, link):
+                made.parent.mkdir(parents=True, exist_ok=True)
+            shutil.copyfile(path, blob)
+            link.symlink_to(os.path.relpath(blob, link.parent))
+        (base / "refs").mkdir(exist_ok=True)
+        (base / "refs" / ref).write_text(commit)
+        return base / "snapshots" / commit
+
+    return store

@@ -17,6 +17,7 @@ class FakeUpscaler:
     """Same signatures as `linearsr.pipeline.Upscaler`; every call is kept in `calls`."""
 
     calls: list[tuple[str, dict]] = []
+    tags_ahead = False
     failures: dict[str, BaseException] = {}
     """Error to raise by the name of the input file."""
 
@@ -25,8 +26,22 @@ class FakeUpscaler:
         self.tagger = SizeTagger() if tagger == "auto" and model == "tagging" else None
 
     @classmethod
-    def from_pretrained(cls, model="compact", *, device="auto", dtype="auto", tagger="auto", loras=()):
-        given = {name: value for name, value in locals().items() if name != "cls"}
+    def from_pretrained(
+        cls,
+        model="compact",
+        *,
+        device="auto",
+        dtype="auto",
+        offload="none",
+        compile=False,
+        vae_tile="auto",
+        tagger="auto",
+        tag_vocabulary=None,
+        loras=(),
+        on_download=None,
+        on_licence=None,
+    ):
+        given = {name: value for name, value in locals().items() if name not in ("cls", "on_download", "on_licence")}
         cls.calls.append(("from_pretrained", given))
         if "FAKE_FAILURE" in os.environ:
             import linearsr.errors
@@ -39,6 +54,7 @@ class FakeUpscaler:
         *,
         steps=None,
         tags=None,
+        negative_tags=None,
         cfg_scale=None,
         tile="auto",
         tile_overlap=None,
@@ -72,6 +88,7 @@ class FakeUpscaler:
         steps=None,
         seed=0,
         tags=None,
+        negative_tags=None,
         cfg_scale=None,
         tile="auto",
         tile_overlap=None,

@@ -7,7 +7,8 @@ import pytest
 
 from linearsr.errors import ConfigError
 from linearsr_cli.commands.upscale import upscale
-from linearsr_cli.settings import UpscaleOptions, check_options, parse_tile
+from linearsr_cli.settings import UpscaleOptions, check_options
+from linearsr_cli.values import parse_tile
 
 
 def options(**given) -> UpscaleOptions:
@@ -44,6 +45,7 @@ def test_the_list_of_flags_is_known():
         "--color-fix",
         "--color-strength",
         "--compare",
+        "--compile",
         "--device",
         "--dry-run",
         "--dtype",
@@ -57,6 +59,10 @@ def test_the_list_of_flags_is_known():
         "--lossless",
         "--metadata",
         "--model",
+        "--negative-tags",
+        "--offload",
+        "--tag-vocabulary",
+        "--vae-tile",
         "--null",
         "--on-error",
         "--on-exists",

@@ -17,7 +17,17 @@ def test_defaults_ask_for_x4_and_leave_the_rest_to_the_model(linearsr, fake, pic
     picture("a.png", 12, 8)
     assert linearsr("upscale", "a.png").code == 0
     assert size_of("a_x4.png") == (48, 32)
-    loaded = {"model": "compact", "device": "auto", "dtype": "auto", "tagger": "auto", "loras": ()}
+    loaded = {
+        "model": "compact",
+        "device": "auto",
+        "dtype": "auto",
+        "offload": "none",
+        "compile": False,
+        "vae_tile": "auto",
+        "tagger": "auto",
+        "tag_vocabulary": None,
+        "loras": (),
+    }
     assert fake.calls[0] == ("from_pretrained", loaded)
     assert last_call(fake) == {
         "scale": None,
@@ -26,6 +36,7 @@ def test_defaults_ask_for_x4_and_leave_the_rest_to_the_model(linearsr, fake, pic
         "steps": None,
         "seed": 0,
         "tags": (),
+        "negative_tags": None,
         "cfg_scale": None,
         "tile": "auto",
         "tile_overlap": None,

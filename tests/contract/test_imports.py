@@ -19,10 +19,26 @@ PACKAGES = {
 }
 LAYERS = (
     {"errors"},
-    {"strict", "extras"},
+    {"strict", "extras", "state_dicts"},
     {"config", "flow", "schedules", "tiling", "sizing", "resize", "noise", "device", "color", "atomic", "metrics"},
     {"model", "autoencoders", "tags", "samplers", "alpha", "image_*"},
-    {"checkpoint", "presets", "hub", "convert", "denoiser", "enlarge"},
+    {
+        "checkpoint",
+        "presets",
+        "hub",
+        "hub_*",
+        "convert",
+        "denoiser",
+        "catalogue",
+        "model_files",
+        "integrity",
+        "local_copy",
+        "publish",
+    },
+    {"families", "tag_tokens", "runtime"},
+    {"engine"},
+    {"enlarge", "tagging"},
+    {"passes"},
     {"pipeline"},
 )
 """Modules of `linearsr` from the bottom up; a module imports from its own layer and those below. `x_*` is a prefix."""
@@ -34,6 +50,8 @@ STANDARD_LIBRARY_ONLY = (
     "linearsr.config",
     "linearsr.sizing",
     "linearsr.tags.vocabulary",
+    "linearsr.tags.prompts",
+    "linearsr.tags.tagger_kinds",
 )
 """Read by the command line before anything heavy is loaded."""
 CLI_AT_IMPORT = {"linearsr.errors", "linearsr.sizing", "typer", "linearsr_cli"}

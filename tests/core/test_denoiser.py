@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 
 import pytest
 import torch
@@ -107,6 +108,21 @@ def test_guidance_extrapolates_from_the_null_tags(scale: float, expected: float,
     v = velocity_fn(_bank(network), V, _cond(), cfg_scale=scale)(torch.zeros(2, 3, 2, 2), 0.5)
     assert torch.allclose(v, torch.full((2, 3, 2, 2), expected))
     assert len(network.states) == calls
+
+
+def test_guidance_may_differ_by_expert() -> None:
+    networks = [Formula(_tagged) for _ in range(3)]
+    bank = ExpertBank((2.0, -2.0), networks.__getitem__)
+    v_fn = velocity_fn(bank, V, _cond(), cfg_scale=(1.0, 2.0, 0.5))
+    x = torch.zeros(2, 3, 2, 2)
+    assert [float(v_fn(x, t).max()) for t in (0.1, 0.5, 0.9)] == pytest.approx([1.0, 1.6, 0.7])
+    assert [len(network.states) for network in networks] == [1, 2, 2]
+
+
+def test_guidance_leads_away_from_the_null_tags_that_are_given() -> None:
+    cond = replace(_cond(), null_tags=torch.zeros(2, 2, dtype=torch.int64), null_mask=torch.ones(2, 2).bool())
+    v = velocity_fn(_bank(Formula(_tagged)), V, cond, cfg_scale=3.0)(torch.zeros(2, 3, 2, 2), 0.5)
+    assert torch.equal(v, torch.ones(2, 3, 2, 2)), "null tags of two tokens count as tags here"
 
 
 def test_velocity_asks_the_expert_of_the_time() -> None:

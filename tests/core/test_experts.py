@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import gc
 import math
+import weakref
 
 import pytest
 import torch
@@ -10,7 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch import nn
 
-from linearsr.errors import ConfigError
+from linearsr.errors import ConfigError, WeightsError
 from linearsr.flow import log_snr
 from linearsr.model.experts import PAPER_BOUNDARIES, ExpertBank, bisect_log_snr, expert_index
 
@@ -136,3 +138,49 @@ def test_expert_bank_gives_networks_ready_for_inference() -> None:
 def test_used_by_names_the_expert_of_each_step_and_leaves_the_end_out() -> None:
     assert ExpertBank(PAPER, Loader()).used_by(torch.tensor([1.0, 0.9, 0.65, 0.22, 0.0])) == [3, 2, 1, 0]
     assert math.isclose(PAPER[0], 2.4965, abs_tol=1e-4)
+
+
+def test_the_next_expert_is_loaded_while_the_one_at_hand_computes() -> None:
+    load, placed = Loader(), []
+    bank = ExpertBank(PAPER, load, keep=1, place=lambda network: placed.append(bank.loaded) or network, ahead=True)
+    grid = torch.tensor([1.0, 0.9, 0.65, 0.22, 0.0])
+    bank.expect(grid)
+    for t, known in ((1.0, [3, 2]), (0.9, [3, 2, 1]), (0.65, [3, 2, 1, 0]), (0.22, [3, 2, 1, 0])):
+        bank.at(t)
+        bank.at(t)
+        if bank._next is not None:
+            bank._next[1].result(timeout=10)
+        assert load.calls == known
+        assert bank.loaded == (bank.index(t),), "one at a time in place"
+    assert placed == [(), (), (), ()], "room is made before the next one is placed"
+
+
+def test_a_network_loaded_ahead_in_vain_is_not_used() -> None:
+    load = Loader()
+    bank = ExpertBank(PAPER, load, keep=1, ahead=True)
+    bank.expect(torch.tensor([1.0, 0.9, 0.0]))
+    bank.at(1.0)
+    bank._next[1].result(timeout=10)
+    bank.at(0.1)
+    assert load.calls == [3, 2, 0] and bank.loaded == (0,)
+
+
+def test_an_error_while_loading_ahead_comes_up_where_the_expert_is_needed() -> None:
+    def load(index: int) -> nn.Module:
+        if index == 2:
+            raise WeightsError("expert-2.safetensors is missing")
+        return nn.Linear(1, 1)
+
+    bank = ExpertBank(PAPER, load, keep=1, ahead=True)
+    bank.expect(torch.tensor([1.0, 0.9, 0.0]))
+    bank.at(1.0)
+    with pytest.raises(WeightsError, match="expert-2"):
+        bank.at(0.9)
+
+
+def test_an_expert_bank_that_is_cleared_holds_no_network() -> None:
+    bank = ExpertBank(PAPER, Loader())
+    seen = weakref.ref(bank.at(1.0))
+    bank.clear()
+    gc.collect()
+    assert seen() is None and bank.loaded == ()

@@ -62,3 +62,13 @@ def test_content_key_sees_pixels_and_shape_at_16_bits() -> None:
 def test_content_key_does_not_depend_on_memory_layout() -> None:
     image = torch.rand(4, 6, 3).permute(2, 0, 1)
     assert content_key(image) == content_key(image.contiguous())
+
+
+def test_noise_in_cells_has_as_many_numbers_and_windows_meet() -> None:
+    field = NoiseField(0, "picture", (2048, 2048), channels=32, cell=32)
+    whole = field.window(Tile(0, 0, 20, 24))
+    assert whole.shape == (32, 20, 24)
+    assert torch.equal(field.window(Tile(5, 7, 9, 11)), whole[:, 5:14, 7:18])
+    assert float(whole.mean()) == pytest.approx(0.0, abs=0.05) and float(whole.std()) == pytest.approx(1.0, abs=0.02)
+    # 8 x 8 cells are one block: neighbouring blocks are drawn apart
+    assert not torch.equal(whole[:, :8, :8], whole[:, :8, 8:16])

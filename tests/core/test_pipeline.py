@@ -365,7 +365,7 @@ def test_without_a_tagger_no_tags_are_named(tiny_checkpoint: Path, photo: np.nda
 
 
 def test_an_unknown_tagger_is_refused(tiny_checkpoint: Path) -> None:
-    with pytest.raises(ConfigError, match="tagger is 'ram', expected auto, none"):
+    with pytest.raises(ConfigError, match="tagger 'ram' names no model, expected ram:SOURCE"):
         _open(tiny_checkpoint, tagger="ram")
 
 
@@ -659,25 +659,26 @@ def test_from_pretrained_refuses(tiny_checkpoint: Path, settings: dict, error: t
 def test_from_pretrained_refuses_another_autoencoder(tiny_checkpoint: Path) -> None:
     config = read_config(tiny_checkpoint)
     tensors = load_file(tiny_checkpoint / EXPERT)
-    _rewrite(tiny_checkpoint, tensors, autoencoder=replace(config.autoencoder, kind="dcae"))
-    with pytest.raises(WeightsError, match="uses the 'dcae' autoencoder"):
+    latent = replace(config.autoencoder, kind="dcae", factor=32, source="./autoencoder")
+    _rewrite(tiny_checkpoint, tensors, autoencoder=latent)
+    with pytest.raises(WeightsError, match="lr_stem has 0 convolutions for an autoencoder factor of 32"):
         Upscaler.from_pretrained(tiny_checkpoint)
 
 
 def test_upscaler_takes_a_smaller_tile_when_memory_is_scarce(
     tiny_checkpoint: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from linearsr import enlarge
+    from linearsr import engine
 
     config = json.loads((tiny_checkpoint / "config.json").read_text())
     config["sampling"]["tile"] = 256
     (tiny_checkpoint / "config.json").write_text(json.dumps(config))
     up = Upscaler.from_pretrained(tiny_checkpoint, device="cpu", dtype="fp32")
-    assert enlarge.choose_tile(up.engine, "auto", (1024, 1024)) == 256
-    monkeypatch.setattr(enlarge, "free_memory", lambda device: 0)
-    assert enlarge.choose_tile(up.engine, "auto", (1024, 1024)) == 64
-    monkeypatch.setattr(enlarge, "free_memory", lambda device: None)
-    assert enlarge.choose_tile(up.engine, "auto", (1024, 1024)) == 256
+    assert engine.choose_tile(up.engine, "auto", (1024, 1024)) == 256
+    monkeypatch.setattr(engine, "free_memory", lambda device: 0)
+    assert engine.choose_tile(up.engine, "auto", (1024, 1024)) == 64
+    monkeypatch.setattr(engine, "free_memory", lambda device: None)
+    assert engine.choose_tile(up.engine, "auto", (1024, 1024)) == 256
 
 
 @pytest.mark.parametrize(

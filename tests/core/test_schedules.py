@@ -7,10 +7,11 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
+from linearsr.config import FlowConfig
 from linearsr.errors import ConfigError
 from linearsr.flow import log_snr
 from linearsr.model.experts import PAPER_BOUNDARIES, expert_index
-from linearsr.schedules import COMPACT_T_GRIDS, compact_grid, dpm_flow_grid, shifted_grid
+from linearsr.schedules import COMPACT_T_GRIDS, compact_grid, dpm_flow_grid, shifted_grid, time_grid
 
 SANA_20 = (
     "0.9997 .9824 .9639 .9441 .9227 .8996 .8746 .8475 .8178 .7853 .7496 .7102 .6663 .6173 .5621 .4997 .4283 .3459 "
@@ -73,3 +74,11 @@ def test_shifted_grid_is_uniform_before_the_shift() -> None:
 def test_grids_refuse_a_number_of_steps_out_of_range(grid, steps: int) -> None:
     with pytest.raises(ConfigError, match=f"steps is {steps}, expected 1 to 1000"):
         grid(steps)
+
+
+def test_time_grid_takes_the_published_grid_first_and_then_the_one_its_flow_names() -> None:
+    dpm = FlowConfig(prediction="v", shift=3.0, grid="dpm")
+    own = {2: (1.0, 0.5, 0.0)}
+    assert time_grid(2, dpm, own).tolist() == [1.0, 0.5, 0.0]
+    assert time_grid(20, dpm, own).tolist() == dpm_flow_grid(20, 3.0).tolist()
+    assert time_grid(5, FlowConfig(prediction="x0"), own).tolist() == shifted_grid(5, 2.0).tolist()
