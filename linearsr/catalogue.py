@@ -245,13 +245,10 @@ def plan_removal(model: str) -> Removal:
         )
     repo, revision = address
     cache = _scan()
-    found = [
-        cached
-        for item in (() if cache is None else cache.repos)
-        if item.repo_type == "model" and item.repo_id == repo
-        for cached in item.revisions
-        if revision is None or revision == cached.commit_hash or revision in cached.refs
-    ]
+    # A repository that was copied on the Hub has the same commits, so the others are out of sight.
+    repos = [] if cache is None else [r for r in cache.repos if (r.repo_type, r.repo_id) == ("model", repo)]
+    revisions = [cached for item in repos for cached in item.revisions]
+    found = [r for r in revisions if revision is None or revision == r.commit_hash or revision in r.refs]
     if not found:
         raise WeightsError(
             f"model {model!r} is not in the Hub cache {str(_cache_folder())!r}",
@@ -263,10 +260,7 @@ def plan_removal(model: str) -> Removal:
             hint="`hf cache rm` removes any repository",
         )
     commits = sorted(cached.commit_hash for cached in found)
-    # A repository that was copied on the Hub has the same commits, so the others are out of sight.
-    strategy = replace(cache, repos=frozenset(item for item in cache.repos if item.repo_id == repo)).delete_revisions(
-        *commits
-    )
+    strategy = replace(cache, repos=frozenset(repos)).delete_revisions(*commits)
     return Removal(
         names=tuple(f"{repo}@{commit}" for commit in commits),
         bytes=strategy.expected_freed_size,

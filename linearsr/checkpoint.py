@@ -6,7 +6,6 @@ network is built. Weights may be stored as float16; they are used as float32 and
 
 from __future__ import annotations
 
-import hashlib
 import json
 import os
 import shutil
@@ -31,6 +30,7 @@ from linearsr.config import (
 from linearsr.errors import ConfigError, WeightsError
 from linearsr.model.lora import LoraInfo, check_fit, load_lora, merge_lora
 from linearsr.model.transformer import LinearDiT
+from linearsr.model_folder import PICKLE_SUFFIXES, file_entry, file_sha256
 from linearsr.state_dicts import some, tensor_problems
 
 __all__ = [
@@ -46,7 +46,6 @@ __all__ = [
 CONFIG_NAME = "config.json"
 _verified: set[tuple[Path, int, int, str]] = set()
 """Files whose hash was right: path, time of change, size, hash. An expert may be loaded again for every picture."""
-PICKLE_SUFFIXES = {".pt", ".pth", ".ckpt", ".bin", ".pkl"}
 LoadedLora = tuple[LoraInfo, Mapping[int, Mapping[str, Tensor]], float]
 """What `load_lora` gave, and how much of it to add: 1 as trained."""
 
@@ -65,9 +64,12 @@ def read_config(folder: Path) -> CheckpointConfig:
         )
     path = folder / CONFIG_NAME
     if not path.is_file():
+        sana = (folder / "transformer").is_dir()  # diffusers' layout
         raise WeightsError(
             f"model folder {str(folder)!r} has no {CONFIG_NAME}",
-            hint="give a folder made by `linearsr train` (its export/), or `--model compact`",
+            hint=f"if it holds SANA, run `linearsr models convert --from-sana {folder} -o OUT`"
+            if sana
+            else "give a folder made by `linearsr train` (its export/), or `--model compact`",
         )
     try:
         data = json.loads(path.read_text(encoding="utf-8"))
@@ -103,11 +105,7 @@ def verify_file(folder: Path, name: str, entry: FileEntry) -> Path:
         return path
     if size != entry.bytes:
         raise WeightsError(f"{name!r} has {size} bytes, expected {entry.bytes}", hint="fetch the model again")
-    try:
-        with path.open("rb") as file:
-            digest = hashlib.file_digest(file, "sha256").hexdigest()
-    except OSError as error:
-        raise WeightsError(f"{str(path)!r} cannot be read: {error.strerror}", hint="check its permissions") from error
+    digest = file_sha256(path)
     if digest != entry.sha256:
         raise WeightsError(
             f"{name!r} has sha256 {digest[:12]}..., expected {entry.sha256[:12]}...",
@@ -224,7 +222,7 @@ def save_checkpoint(
     for name, source in extra.items():
         shutil.copyfile(source, folder / f".{name}.tmp")
     names = (*states, *extra)
-    written = replace(config, files={**config.files, **{name: _entry(folder / f".{name}.tmp") for name in names}})
+    written = replace(config, files={**config.files, **{name: file_entry(folder / f".{name}.tmp") for name in names}})
     (folder / f".{CONFIG_NAME}.tmp").write_text(json.dumps(to_dict(written), indent=2) + "\n", encoding="utf-8")
     for name in (*names, CONFIG_NAME):
         os.replace(folder / f".{name}.tmp", folder / name)
@@ -252,8 +250,3 @@ def _check_names(config: CheckpointConfig, states: Mapping[str, object], extra: 
     missing = [name for name in named if name not in extra and name not in config.files]
     if missing:
         raise ConfigError(f"the config names {some(missing)}, expected each among the extra files")
-
-
-def _entry(path: Path) -> FileEntry:
-    with path.open("rb") as file:
-        return FileEntry(bytes=path.stat().st_size, sha256=hashlib.file_digest(file, "sha256").hexdigest())

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import re
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
@@ -11,10 +10,11 @@ from typing import Literal
 
 from linearsr.catalogue import cached_folder, hub_address, local_folder
 from linearsr.checkpoint import read_config
-from linearsr.errors import ConfigError, WeightsError
+from linearsr.errors import ConfigError
 from linearsr.hub import ModelSource
 from linearsr.hub_repo import HubRepo, OnDownload, is_hub_id, split_hub_id
 from linearsr.model_files import component_sources
+from linearsr.model_folder import file_sha256
 
 __all__ = ["FileCheck", "check_files", "repair_file"]
 
@@ -85,11 +85,7 @@ def _look(check: FileCheck) -> FileCheck:
     size = path.stat().st_size
     if check.bytes is not None and size != check.bytes:
         return replace(check, status="damaged", problem=f"{size} bytes, expected {check.bytes}")
-    try:
-        with path.open("rb") as file:
-            digest = hashlib.file_digest(file, "sha256").hexdigest()
-    except OSError as error:
-        raise WeightsError(f"{str(path)!r} cannot be read: {error.strerror}", hint="check its permissions") from error
+    digest = file_sha256(path)
     if digest != check.sha256:
         return replace(check, status="damaged", problem=f"sha256 {digest[:12]}..., expected {check.sha256[:12]}...")
     return replace(check, status="ok", problem="")

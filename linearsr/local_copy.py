@@ -93,12 +93,8 @@ def copy_model(
         files |= listed
         sources[name] = f"./{name}"
     _copy_documents(model, folder)
-    address = hub_address(model.source)
-    origin = {
-        "model": model.source.name if address is None else address[0],
-        "revision": None if address is None else address[1],
-        **outside,
-    }
+    name, revision = _origin(model)
+    origin = {"model": name, "revision": revision, **outside}
     written = with_sources(model.config, sources)
     written = replace(written, files=files, training={**model.config.training, ORIGIN: origin})
     write_bytes(folder / CONFIG_NAME, (json.dumps(to_dict(written), indent=2) + "\n").encode())
@@ -181,6 +177,12 @@ def _is_whole(folder: Path, name: str, entry: FileEntry) -> bool:
     return True
 
 
+def _origin(model: Model) -> tuple[str, str | None]:
+    """Name and commit of a model as a copy of it tells them; no path of this machine."""
+    address = hub_address(model.source)
+    return (model.source.name, None) if address is None else address
+
+
 def _earlier_copy(model: Model, folder: Path) -> CheckpointConfig | None:
     """Config of a copy of the same model in the folder; None where there is none yet.
 
@@ -196,8 +198,7 @@ def _earlier_copy(model: Model, folder: Path) -> CheckpointConfig | None:
         before = read_config(folder)
     except WeightsError as error:
         raise ConfigError(f"--to is {str(folder)!r}, which holds something else: {error.message}", hint=hint) from error
-    address = hub_address(model.source)
-    name = model.source.name if address is None else address[0]
+    name, _ = _origin(model)
     origin = before.training.get(ORIGIN)
     found = origin.get("model") if isinstance(origin, dict) else None
     if found != name:

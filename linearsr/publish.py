@@ -12,13 +12,14 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
-from linearsr.checkpoint import CONFIG_NAME, PICKLE_SUFFIXES, read_config, verify_file
+from linearsr.checkpoint import CONFIG_NAME, read_config, verify_file
 from linearsr.config import CheckpointConfig
 from linearsr.errors import ConfigError, WeightsError
 from linearsr.hub_errors import TOKEN
 from linearsr.hub_repo import is_hub_id
 from linearsr.local_copy import DOCUMENTS
 from linearsr.model_files import component_sources, count_parameters, expert_intervals
+from linearsr.model_folder import PICKLE_SUFFIXES
 from linearsr.state_dicts import some
 
 __all__ = ["Publication", "check_export", "make_card", "publish"]

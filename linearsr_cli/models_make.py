@@ -19,6 +19,7 @@ linearsr train --recipe paper_pretrain --init models/sana --data photos/"""
 PUSH_EXAMPLES = """linearsr models push runs/mine/export owner/name --dry-run
 linearsr models push runs/mine/export owner/name --private --message "First model" """
 
+DTYPES = {"fp16": "float16", "bf16": "bfloat16", "fp32": "float32"}
 QuietOption = Annotated[bool, typer.Option("--quiet", "-q", help="Only errors on stderr.")]
 
 
@@ -46,28 +47,26 @@ def convert(
 ) -> None:
     """Make a LinearSR model of public SANA weights.
 
-    The start of training at paper scale: the stem that reads the low-resolution picture is new and not trained, so the
-    model does not enlarge yet. Of a Hub id only transformer/ is fetched. Prints the folder.
+    The start of training: the stem that reads the low-resolution picture is new, so the model does not enlarge yet. Of
+    a Hub id only transformer/ is fetched. Prints the folder.
     """
     import torch
 
     from linearsr.convert import convert_sana
 
     out = Output(quiet=quiet)
-    kinds = {"fp16": torch.float16, "bf16": torch.bfloat16, "fp32": torch.float32}
     config = convert_sana(
         _sana_folder(from_sana, out),
         output,
         preset=preset,
         experts=experts,
-        dtype=None if dtype is None else kinds[dtype],
+        dtype=None if dtype is None else getattr(torch, DTYPES[dtype]),
         seed=seed,
         autoencoder=_place(autoencoder),
         encoder=_place(encoder),
         overwrite=overwrite,
     )
-    out.info(f"licence of the weights: {clean(config.licence)}")
-    out.info(f"{config.family}: {config.model.depth} blocks of width {config.model.width}; train it before use")
+    out.info(f"licence of the weights: {clean(config.licence)}; train the model before use")
     out.data(str(output))
 
 

@@ -6,7 +6,6 @@ diffusers' own loader initialises what is missing and drops what is extra; here 
 from __future__ import annotations
 
 import inspect
-import json
 from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -16,6 +15,7 @@ from safetensors import SafetensorError, safe_open
 
 from linearsr.errors import WeightsError
 from linearsr.extras import require
+from linearsr.model_folder import PICKLE_SUFFIXES, pickles_in, read_json
 from linearsr.state_dicts import some, tensor_problems
 
 if TYPE_CHECKING:
@@ -25,7 +25,6 @@ __all__ = ["build_autoencoder", "read_autoencoder", "read_with_decoder"]
 
 CLASS_NAME = "AutoencoderDC"
 CONFIG_NAME, WEIGHTS_NAME = "config.json", "diffusion_pytorch_model.safetensors"
-PICKLE_SUFFIXES = {".pt", ".pth", ".ckpt", ".bin", ".pkl"}
 FETCH_AGAIN = "fetch the autoencoder again"
 
 
@@ -116,13 +115,8 @@ def _read_settings(folder: Path) -> dict[str, Any]:
             f"autoencoder folder {str(folder)!r} has no {CONFIG_NAME}",
             hint=f"give a folder as diffusers saves an {CLASS_NAME}, such as the `vae` folder of SANA",
         )
-    try:
-        data = json.loads(path.read_text(encoding="utf-8"))
-    except OSError as error:
-        raise WeightsError(f"{str(path)!r} cannot be read: {error.strerror}", hint="check its permissions") from error
-    except ValueError as error:
-        raise WeightsError(f"{str(path)!r} is not JSON: {error}", hint=FETCH_AGAIN) from error
-    name = data.get("_class_name") if isinstance(data, dict) else None
+    data = read_json(path, hint=FETCH_AGAIN)
+    name = data.get("_class_name")
     if name != CLASS_NAME:
         raise WeightsError(
             f"{str(path)!r} is the config of {name!r}, expected {CLASS_NAME!r}",
@@ -135,8 +129,7 @@ def _weights_path(folder: Path) -> Path:
     path = folder / WEIGHTS_NAME
     if path.is_file():
         return path
-    pickles = sorted(p.name for p in folder.iterdir() if p.suffix in PICKLE_SUFFIXES)
-    if pickles:
+    if pickles := pickles_in(folder):
         raise WeightsError(
             f"autoencoder {folder.name!r} has only {some(pickles)}, a pickle, which can run code when loaded; "
             f"expected {WEIGHTS_NAME}",

@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from safetensors import SafetensorError, safe_open
 from torch import Tensor
@@ -14,12 +12,12 @@ from torch import Tensor
 from linearsr.config import ModelConfig, check_file_name
 from linearsr.errors import ConfigError, WeightsError
 from linearsr.model.sana_config import model_config_from_diffusers
+from linearsr.model_folder import PICKLE_SUFFIXES, read_json
 from linearsr.state_dicts import some
 
 __all__ = ["SanaFiles", "find_sana", "read_sana"]
 
 _CONFIG, _WEIGHTS = "config.json", "diffusion_pytorch_model"
-_PICKLES = {".pt", ".pth", ".ckpt", ".bin", ".pkl"}
 _FETCH = "fetch the model again"
 
 
@@ -77,12 +75,12 @@ def _find_nvlabs(source: Path) -> SanaFiles:
 
 def _refuse_pickles(*folders: Path) -> None:
     for path in (path for folder in folders for path in sorted(folder.glob("*"))):
-        if path.suffix.lower() in _PICKLES:
+        if path.suffix.lower() in PICKLE_SUFFIXES:
             raise _no_safetensors(path)
 
 
 def _no_safetensors(path: Path) -> WeightsError:
-    kind = "a pickle, which can run code when loaded" if path.suffix.lower() in _PICKLES else "another file"
+    kind = "a pickle, which can run code when loaded" if path.suffix.lower() in PICKLE_SUFFIXES else "another file"
     return WeightsError(
         f"{str(path)!r} is {kind}, expected safetensors",
         hint="take the same model in diffusers' format, or write the file's `state_dict`, read by "
@@ -91,7 +89,7 @@ def _no_safetensors(path: Path) -> WeightsError:
 
 
 def _find_diffusers(folder: Path, origin: str) -> SanaFiles:
-    data = _read_json(folder / _CONFIG)
+    data = read_json(folder / _CONFIG, hint=_FETCH)
     if "schema_version" in data:
         raise WeightsError(f"{str(folder)!r} is a LinearSR checkpoint already", hint="use it as it is")
     model = model_config_from_diffusers(data)
@@ -110,20 +108,8 @@ def _find_diffusers(folder: Path, origin: str) -> SanaFiles:
     raise WeightsError(f"{str(folder)!r} has no {_WEIGHTS}.safetensors, expected the weights there", hint=_FETCH)
 
 
-def _read_json(path: Path) -> dict[str, Any]:
-    try:
-        data = json.loads(path.read_text(encoding="utf-8"))
-    except OSError as error:
-        raise WeightsError(f"{str(path)!r} cannot be read: {error.strerror}", hint="check its permissions") from error
-    except ValueError as error:
-        raise WeightsError(f"{str(path)!r} is not valid JSON: {error}", hint=_FETCH) from error
-    if not isinstance(data, dict):
-        raise WeightsError(f"{str(path)!r} holds {type(data).__name__}, expected an object", hint=_FETCH)
-    return data
-
-
 def _read_index(path: Path) -> dict[str, str]:
-    keys = _read_json(path).get("weight_map")
+    keys = read_json(path, hint=_FETCH).get("weight_map")
     if not isinstance(keys, dict) or not keys or not all(isinstance(name, str) for name in keys.values()):
         raise WeightsError(f"{str(path)!r} has no weight_map, expected the file of each tensor", hint=_FETCH)
     try:

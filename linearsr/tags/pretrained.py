@@ -6,7 +6,6 @@ transformers initialises at random what a file lacks and goes on; here that is a
 from __future__ import annotations
 
 import gc
-import json
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -18,6 +17,7 @@ from torch import Tensor
 
 from linearsr.errors import ConfigError, ShapeError, WeightsError
 from linearsr.extras import require
+from linearsr.model_folder import pickles_in, read_json
 from linearsr.resize import resize
 from linearsr.state_dicts import some
 
@@ -33,7 +33,6 @@ __all__ = [
 ]
 
 CONFIG_NAME = "config.json"
-PICKLE_SUFFIXES = {".pt", ".pth", ".ckpt", ".bin", ".pkl"}
 CODEC_PACKAGES = {
     "sentencepiece": "sentencepiece",
     "protobuf": "protobuf",
@@ -79,15 +78,7 @@ def read_model_config(folder: Path, what: str) -> dict[str, Any]:
             f"{what} {str(folder)!r} {problem}, expected a folder as transformers saves it",
             hint=f"it holds {CONFIG_NAME}, model.safetensors and the files of a tokenizer",
         )
-    try:
-        data = json.loads(path.read_text(encoding="utf-8"))
-    except OSError as error:
-        raise WeightsError(f"{str(path)!r} cannot be read: {error.strerror}", hint="check its permissions") from error
-    except ValueError as error:
-        raise WeightsError(f"{str(path)!r} is not JSON: {error}", hint=f"fetch the {what} again") from error
-    if not isinstance(data, dict):
-        raise WeightsError(f"{str(path)!r} holds no settings, expected a JSON object", hint=f"fetch the {what} again")
-    return data
+    return read_json(path, hint=f"fetch the {what} again")
 
 
 def load_part(load: Callable[..., Any], folder: Path, what: str, **settings: Any) -> Any:  # noqa: ANN401
@@ -126,7 +117,7 @@ def load_model(load: Callable[..., Any], folder: Path, what: str, device: torch.
         WeightsError: no safetensors file, or a tensor is missing or of another shape.
     """
     if not any(folder.glob("*.safetensors")):
-        pickles = sorted(path.name for path in folder.iterdir() if path.suffix in PICKLE_SUFFIXES)
+        pickles = pickles_in(folder)
         only = f"has only {some(pickles)}, a pickle, which can run code when loaded; expected" if pickles else "has no"
         raise WeightsError(
             f"{what} {str(folder)!r} {only} safetensors weights", hint="give a folder with model.safetensors"

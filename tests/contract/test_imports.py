@@ -20,7 +20,20 @@ PACKAGES = {
 LAYERS = (
     {"errors"},
     {"strict", "extras", "state_dicts"},
-    {"config", "flow", "schedules", "tiling", "sizing", "resize", "noise", "device", "color", "atomic", "metrics"},
+    {
+        "config",
+        "flow",
+        "schedules",
+        "tiling",
+        "sizing",
+        "resize",
+        "noise",
+        "device",
+        "color",
+        "atomic",
+        "metrics",
+        "model_folder",
+    },
     {"model", "autoencoders", "tags", "samplers", "alpha", "image_*"},
     {
         "checkpoint",

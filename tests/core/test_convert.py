@@ -263,7 +263,7 @@ def test_missing_sources_are_refused(sana: Path, tmp_path: Path) -> None:
     (sana / "transformer/config.json").write_text("{")
     refused(sana, out, WeightsError, "is not valid JSON")
     (sana / "transformer/config.json").write_text("[]")
-    refused(sana, out, WeightsError, "holds list, expected an object")
+    refused(sana, out, WeightsError, "holds no settings, expected a JSON object")
 
 
 def test_damaged_weights_are_refused(sana: Path, tmp_path: Path) -> None:

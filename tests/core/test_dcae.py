@@ -522,10 +522,10 @@ def test_a_config_of_another_class_or_none_at_all_is_refused(folder: Path) -> No
     with pytest.raises(WeightsError, match="config of 'AutoencoderKL', expected 'AutoencoderDC'"):
         load_dcae(folder, CONFIG)
     (folder / "config.json").write_text("[1, 2]")
-    with pytest.raises(WeightsError, match="config of None"):
+    with pytest.raises(WeightsError, match="holds no settings"):
         load_dcae(folder, CONFIG)
     (folder / "config.json").write_text("{")
-    with pytest.raises(WeightsError, match="is not JSON"):
+    with pytest.raises(WeightsError, match="is not valid JSON"):
         load_dcae(folder, CONFIG)
 
 

@@ -210,7 +210,7 @@ def test_check_width_compares_with_the_network(folder, own_folder, tmp_path):
     with pytest.raises(WeightsError, match="holds no settings"):
         check_width(own_folder, 16)
     (own_folder / "config.json").write_text("{")
-    with pytest.raises(WeightsError, match="is not JSON"):
+    with pytest.raises(WeightsError, match="is not valid JSON"):
         check_width(own_folder, 16)
     (own_folder / "config.json").unlink()
     with pytest.raises(WeightsError, match=r"has no config\.json"):

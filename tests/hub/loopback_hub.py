@@ -302,7 +302,8 @@ class _Handler(BaseHTTPRequestHandler):
         if name in self.hub.repos:
             self._json({**place, "error": "You already created this model repo"}, status=409)
             return
-        self.hub.repos[name] = Repo(private=bool(asked.get("private")))
+        private = bool(asked.get("private")) or asked.get("visibility") == "private"  # 1.x, 2.x
+        self.hub.repos[name] = Repo(private=private)
         self.hub.repos[name].commit({".gitattributes": b"*.safetensors filter=lfs\n"})
         self._json(place)
 

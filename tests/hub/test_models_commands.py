@@ -192,6 +192,7 @@ def test_push_publishes_what_download_brings_back(world: Any, export: Path, tmp_
     pushed = models(world.user, "push", export, "loop/pushed", "--private", token=TOKEN)
     assert (pushed["code"], pushed["out"]) == (0, f"{world.hub.address}/loop/pushed\n"), pushed
     repo = world.hub.repos["loop/pushed"]
+    assert repo.private
     files = repo.commits[repo.refs["main"]]
     assert len(repo.commits) == 2, "that of the creation, and one"
     assert set(files) == {".gitattributes", "README.md", "MODEL_CARD.md", *world.files}

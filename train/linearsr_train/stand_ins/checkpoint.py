@@ -5,7 +5,6 @@ Its pictures are noise. It has the files, names and settings of a real one, so t
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
@@ -17,6 +16,7 @@ from linearsr.checkpoint import save_checkpoint
 from linearsr.config import CheckpointConfig, ExpertsConfig, FileEntry
 from linearsr.flow import log_snr
 from linearsr.model.transformer import LinearDiT
+from linearsr.model_folder import file_entry
 from linearsr.presets import get_preset
 from linearsr_train.stand_ins.autoencoder import write_autoencoder
 from linearsr_train.stand_ins.taggers import write_siglip
@@ -30,12 +30,7 @@ HIDDEN = 16
 
 def _entries(folder: Path) -> dict[str, FileEntry]:
     """Size and hash of every file in the sub-folders."""
-    return {
-        path.relative_to(folder).as_posix(): FileEntry(
-            bytes=path.stat().st_size, sha256=hashlib.sha256(path.read_bytes()).hexdigest()
-        )
-        for path in sorted(folder.glob("*/*"))
-    }
+    return {path.relative_to(folder).as_posix(): file_entry(path) for path in sorted(folder.glob("*/*"))}
 
 
 def _network(config: CheckpointConfig, seed: int) -> LinearDiT:
