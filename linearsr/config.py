@@ -10,6 +10,7 @@ import typing
 from dataclasses import dataclass, field
 from typing import Any
 
+from linearsr.config_checks import at_least, check_cfg_scale, check_file_name, check_source
 from linearsr.errors import ConfigError
 from linearsr.strict import from_dict, to_dict
 
@@ -32,45 +33,6 @@ __all__ = [
 ]
 
 SCHEMA_VERSION = 1
-MAX_CFG_SCALE = 20.0
-
-
-def _at_least(config: object, section: str, least: int, names: str) -> None:
-    for name in names.split():
-        if getattr(config, name) < least:
-            raise ConfigError(f"{section}.{name} is {getattr(config, name)}, expected at least {least}")
-
-
-def check_file_name(name: str) -> str:
-    """Refuse a file name that leads out of the checkpoint's folder, or means something else on another system.
-
-    Args:
-        name: as config.json lists it, sub-folders separated by `/`.
-
-    Raises:
-        ConfigError: absolute, with `..`, a backslash, a drive or an empty part.
-    """
-    parts = name.split("/")
-    if "\\" in name or ":" in name or "\0" in name or any(part in ("", ".", "..") for part in parts):
-        raise ConfigError(
-            f"file name {name!r} leaves the model's folder, expected a path inside it", hint="do not use this model"
-        )
-    return name
-
-
-def check_source(source: str, setting: str) -> str:
-    """Refuse what is no place of a component: `./folder` inside the checkpoint, or a Hub id `owner/name[@revision]`.
-
-    A path on one machine's disk is allowed too, so that a run can use what lies there; a published model should not.
-
-    Raises:
-        ConfigError: empty, or a folder that leads out of the checkpoint.
-    """
-    if not source:
-        raise ConfigError(f"{setting} is empty, expected './folder' of the checkpoint or a Hub id such as owner/name")
-    if source.startswith("./"):
-        check_file_name(source[2:])
-    return source
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -131,8 +93,8 @@ class ModelConfig:
         return latent[0], channels, latent[2] * self.lr_factor, latent[3] * self.lr_factor
 
     def __post_init__(self) -> None:
-        _at_least(self, "model", 1, "in_channels width head_dim cross_attention_head_dim caption_channels patch_size")
-        _at_least(self, "model", 0, "cond_channels depth stem_width stem_depth head_depth num_tags")
+        at_least(self, "model", 1, "in_channels width head_dim cross_attention_head_dim caption_channels patch_size")
+        at_least(self, "model", 0, "cond_channels depth stem_width stem_depth head_depth num_tags")
         for divisor in ("head_dim", "cross_attention_head_dim"):
             if self.width % getattr(self, divisor) != 0:
                 raise ConfigError(
@@ -167,7 +129,7 @@ class AutoencoderConfig:
     """`dcae`: the network's latent is the autoencoder's times this."""
 
     def __post_init__(self) -> None:
-        _at_least(self, "autoencoder", 1, "factor")
+        at_least(self, "autoencoder", 1, "factor")
         if self.kind == "dcae":
             check_source(self.source, "autoencoder.source")
             if self.decoder:
@@ -228,16 +190,6 @@ class ExpertsConfig:
             raise ConfigError(f"experts.boundaries_log_snr is {self.boundaries_log_snr}, expected falling values")
 
 
-def check_cfg_scale(value: float, name: str = "cfg_scale") -> None:
-    """Refuse a guidance weight out of range; beyond the upper end every published one has long been too much.
-
-    Raises:
-        ConfigError: not 0 to `MAX_CFG_SCALE`, or not a number.
-    """
-    if not 0.0 <= value <= MAX_CFG_SCALE:
-        raise ConfigError(f"{name} is {value:g}, expected 0 to {MAX_CFG_SCALE:g}", hint="1 is off")
-
-
 @dataclass(frozen=True, kw_only=True, slots=True)
 class SamplingConfig:
     """Defaults of the sampler, as measured for these weights."""
@@ -259,8 +211,8 @@ class SamplingConfig:
     def __post_init__(self) -> None:
         for value in (self.cfg_scale, *self.expert_cfg_scales):
             check_cfg_scale(value, "sampling.cfg_scale")
-        _at_least(self, "sampling", 1, "steps tile")
-        _at_least(self, "sampling", 0, "tile_overlap")
+        at_least(self, "sampling", 1, "steps tile")
+        at_least(self, "sampling", 0, "tile_overlap")
         for steps, grid in self.t_grids.items():
             falling = all(0.0 <= b < a <= 1.0 for a, b in zip(grid, grid[1:], strict=False))
             if not steps.isdecimal() or len(grid) != int(steps) + 1 or len(grid) < 2 or not falling:
@@ -292,7 +244,7 @@ class TagsConfig:
     def __post_init__(self) -> None:
         if self.tagger is not None and self.kind == "none":
             raise ConfigError(f"tags.tagger is {self.tagger!r} with kind {self.kind!r}, expected 'closed' or 'text'")
-        _at_least(self, "tags", 1, "max_tokens")
+        at_least(self, "tags", 1, "max_tokens")
         if self.kind == "text":
             check_source(self.encoder, "tags.encoder")
 

@@ -19,7 +19,7 @@ PACKAGES = {
 }
 LAYERS = (
     {"errors"},
-    {"strict", "extras", "state_dicts"},
+    {"strict", "config_checks", "extras", "state_dicts"},
     {
         "config",
         "flow",
@@ -60,6 +60,7 @@ ANY_LAYER = {"linearsr"}
 STANDARD_LIBRARY_ONLY = (
     "linearsr.errors",
     "linearsr.strict",
+    "linearsr.config_checks",
     "linearsr.config",
     "linearsr.sizing",
     "linearsr.tags.vocabulary",
