@@ -30,17 +30,12 @@ EXAMPLES = """Examples:
   linearsr train --data photos/ --output-dir runs/mine --max-hours 8
   linearsr train --data photos/ --output-dir runs/mine --init compact --set stages.pretrain.max_steps=0
   linearsr train --recipe compact_cpu --set loop.batch_size=8 --print-config
+  linearsr train --recipe paper_moe --debug --data photos/ --output-dir runs/try
   linearsr upscale photo.jpg --model runs/mine/export               use what came out
 
 The same command again goes on where the run stopped. Ctrl-C saves first. Several processes: see docs/guides.
 """
 
-DEBUG_OVERRIDES = (
-    "stages.pretrain.max_steps=6", "stages.experts.max_steps=4", "stages.sft.max_steps=2", "tagger.max_steps=10",
-    "stages.pretrain.validation_steps=3", "stages.experts.validation_steps=2", "stages.sft.validation_steps=2",
-    "loop.checkpoint_steps=2", "loop.log_steps=2", "loop.validation_photos=2", "loop.batch_size=4",
-    "tagger.num_samples=32", "tagger.batch_size=8", "tagger.calibration_samples=16", "tagger.report_samples=16",
-)  # fmt: skip
 DataOption = Annotated[Path | None, typer.Option("--data", help="Folder of photographs, searched with its subfolders.")]
 RunOption = Annotated[Path, typer.Option("--output-dir", help="Run folder: config, log, stages, samples, export/.")]
 RecipeOption = Annotated[str, typer.Option("--recipe", help="Name of a packaged recipe, or a TOML file.")]
@@ -123,7 +118,9 @@ def train(
     report_to: Annotated[ReportTo, typer.Option("--report-to", help="TensorBoard beside JSONL and CSV.")] = (
         ReportTo.auto
     ),
-    debug: Annotated[bool, typer.Option("--debug", help="A few steps of every stage, to see that all works.")] = False,
+    debug: Annotated[
+        bool, typer.Option("--debug", help="A few steps on four photographs, to see that all works.")
+    ] = False,
     print_config: PrintConfigOption = False,
     quiet: QuietOption = False,
 ) -> None:
@@ -133,7 +130,8 @@ def train(
     """
     prepare_environment()
     from linearsr.config import to_dict
-    from linearsr_train.config import load_recipe
+    from linearsr_train.config import parse_recipe, read_toml
+    from linearsr_train.debug import debug_recipe, debug_split, write_stand_ins
 
     flags = {
         "init": init,
@@ -147,9 +145,12 @@ def train(
         "tagger.num_workers": num_workers,
         "loop.seed": seed,
     }
-    overrides = [*(DEBUG_OVERRIDES if debug else ()), *(set_ if set_ is not None else ())]
+    overrides = [] if set_ is None else list(set_)
     overrides += [f"{name}={_toml(value)}" for name, value in flags.items() if value is not None]
-    config = load_recipe(recipe, overrides)
+    plain = read_toml(recipe)
+    if debug:
+        plain = debug_recipe(plain, output_dir, plain.get("init", "") if init is None else init)
+    config = parse_recipe(plain, overrides)
     out = Output(quiet=quiet)
     if print_config:
         out.data(json.dumps(to_dict(config), indent=2))
@@ -160,9 +161,12 @@ def train(
         raise ConfigError("--data is missing, expected a folder of photographs", hint="add `--data photos/`")
     from linearsr_train.run import run_training
 
+    photos = debug_split(data) if debug else data
+    if debug:
+        write_stand_ins(config, output_dir)
     with show_progress(config.loop.log_steps, out) as progress:
         result = run_training(
-            config, data, output_dir, resume=resume.value, lpips_weights=lpips_weights, licence=licence,
+            config, photos, output_dir, resume=resume.value, lpips_weights=lpips_weights, licence=licence,
             max_hours=max_hours, device=device, report_to=report_to.value, progress=progress, report=out.info,
         )  # fmt: skip
     raise typer.Exit(finish(result, output_dir, out))

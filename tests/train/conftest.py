@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -10,7 +11,8 @@ from typing import Any, NamedTuple
 import pytest
 
 from linearsr_train.build import build_state
-from linearsr_train.config import TrainConfig
+from linearsr_train.config import TrainConfig, parse_recipe, read_toml
+from linearsr_train.debug import debug_recipe, write_stand_ins
 from linearsr_train.distributed import build_accelerator
 from linearsr_train.experts import plan_stages
 from linearsr_train.run import RunResult, run_training
@@ -109,3 +111,37 @@ def finished_lora(
     with pytest.MonkeyPatch.context() as patch:
         patch.setitem(sys.modules, "matplotlib", None)  # as where it is not installed; drawing takes seconds
         return watched_run(config, photos, tmp_path_factory.mktemp("lora") / "run")
+
+
+@pytest.fixture(scope="session")
+def stand_ins(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Run folder with tiny random components in it: autoencoder and text encoder."""
+    pytest.importorskip("diffusers", reason="needs the extra full")
+    pytest.importorskip("transformers", reason="needs the extra full")
+    folder = tmp_path_factory.mktemp("components")
+    data = debug_recipe(read_toml("paper_pretrain"), folder)
+    write_stand_ins(parse_recipe(data), folder)
+    return folder
+
+
+@pytest.fixture(scope="session")
+def paper_recipe(stand_ins: Path) -> Callable[..., TrainConfig]:
+    """The paper-scale recipe with a tiny network and tiny components, in float32, with further overrides."""
+
+    def make(recipe: str = "paper_pretrain", **overrides: Any) -> TrainConfig:
+        changes = {"loop.mixed_precision": "no", "loop.batch_size": 2, "loop.validation_photos": 1}
+        changes |= {name.replace("__", "."): value for name, value in overrides.items()}
+        data = debug_recipe(read_toml(recipe), stand_ins)
+        return parse_recipe(data, [f"{name}={value}" for name, value in changes.items()])
+
+    return make
+
+
+@pytest.fixture(scope="session")
+def told_photos(photos: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The painted photographs, three of them with a text file of tags; two of these say the same."""
+    folder = tmp_path_factory.mktemp("told") / "photos"
+    shutil.copytree(photos, folder)
+    for name, text in {"bridge": "Stone bridge, river", "roofs": "red roofs", "lamp": "stone  bridge\nriver"}.items():
+        (folder / f"{name}.txt").write_text(text, encoding="utf-8")
+    return folder

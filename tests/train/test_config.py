@@ -27,7 +27,9 @@ def test_packaged_recipe_parses_and_survives_json(name: str) -> None:
 
 
 def test_the_recipes_are_packaged() -> None:
-    assert recipe_names() == ["compact_cpu", "compact_gpu", "finetune", "tiny_cpu"]
+    assert recipe_names() == [
+        "compact_cpu", "compact_gpu", "finetune", "paper_moe", "paper_pretrain", "paper_sft", "tiny_cpu"
+    ]  # fmt: skip
     assert "model" not in read_toml("finetune")
 
 

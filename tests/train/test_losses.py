@@ -7,9 +7,10 @@ import math
 import pytest
 import torch
 
+from linearsr.flow import shift_t
 from linearsr_train.config import LossConfig
 from linearsr_train.experts import expert_interval
-from linearsr_train.losses import draw_times, perceptual_term, x0_loss
+from linearsr_train.losses import draw_times, perceptual_term, velocity_loss, x0_loss
 from linearsr_train.stage_config import ExpertSplitConfig
 
 PAPER = ExpertSplitConfig()
@@ -186,3 +187,54 @@ def test_perceptual_term_sees_pictures_in_range() -> None:
     perceptual_term(look, torch.randn(2, 3, 8, 8) * 3, torch.rand(2, 3, 8, 8), torch.tensor([0.5, 0.6]))
     assert float(seen[0].min()) == 0.0
     assert float(seen[0].max()) == 1.0
+
+
+# ---- the paper-scale family: shifted times, and a loss of the velocity
+
+SANA = LossConfig(t_one_probability=0.0, t_logit_mean=0.0, t_logit_std=1.0, t_shift=3.0)
+
+
+def test_a_shift_moves_every_draw_as_flow_shift_does() -> None:
+    plain = draw_times(64, _config(t_one_probability=0.0, t_logit_mean=0.0), torch.Generator().manual_seed(2))
+    moved = draw_times(
+        64, _config(t_one_probability=0.0, t_logit_mean=0.0, t_shift=3.0), torch.Generator().manual_seed(2)
+    )
+    assert torch.allclose(moved, shift_t(plain, 3.0), atol=1e-6)
+    assert float((moved - plain).min()) > 0
+
+
+def test_shifted_draws_fall_on_the_papers_intervals_with_their_known_shares() -> None:
+    """method.md 3.2: 0.0095, 0.792, 0.147, 0.051 of logit-normal(0, 1) shifted by 3."""
+    t = draw_times(200_000, SANA, torch.Generator().manual_seed(0))
+    ends = (0.0, *PAPER.boundaries, 1.0)
+    shares = [float(((t >= a) & (t < b)).float().mean()) for a, b in zip(ends, ends[1:], strict=False)]
+    assert shares == pytest.approx([0.0095, 0.792, 0.147, 0.051], abs=0.003)
+
+
+@pytest.mark.parametrize("interval", INTERVALS)
+def test_draws_of_an_interval_follow_the_truncated_shifted_logit_normal(interval: tuple[float, float]) -> None:
+    """Kolmogorov-Smirnov against the distribution by its formula; 1.95 / sqrt(n) is exceeded once in a thousand."""
+    count = 20_000
+    low, high = (min(max(end, 1e-3), 0.999) for end in interval)
+    t = draw_times(count, SANA, torch.Generator().manual_seed(3), interval).double().sort().values
+    assert low - 1e-6 <= float(t[0]) and float(t[-1]) <= high + 1e-6
+
+    def below(time: torch.Tensor) -> torch.Tensor:
+        return torch.special.ndtr(
+            torch.logit(time / (3.0 - 2.0 * time))
+        )  # the shift taken off, then logit-normal(0, 1)
+
+    a, b = below(torch.tensor([low, high], dtype=torch.float64))
+    expected, steps = (below(t) - a) / (b - a), torch.arange(count + 1, dtype=torch.float64) / count
+    distance = max(float((expected - steps[:-1]).abs().max()), float((steps[1:] - expected).abs().max()))
+    assert distance < 1.95 / math.sqrt(count)
+
+
+def test_velocity_loss_is_the_mean_squared_error_of_noise_minus_data() -> None:
+    x0 = torch.tensor([[1.0, -2.0], [0.5, 0.0]]).view(2, 1, 1, 2)
+    eps = torch.tensor([[0.0, 1.0], [2.0, -1.0]]).view(2, 1, 1, 2)
+    v_hat = torch.tensor([[-1.0, 1.0], [0.5, 0.0]]).view(2, 1, 1, 2)
+    loss, squared = velocity_loss(v_hat, x0, eps)
+    # eps - x0 = [-1, 3], [1.5, -1]; errors [0, -2], [-1, 1]
+    assert squared.tolist() == [2.0, 1.0]
+    assert float(loss) == 1.5

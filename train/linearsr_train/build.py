@@ -66,6 +66,7 @@ def build_state(
     seed = loop.seed + 1000 * stage.index
     torch.manual_seed(seed)
     network = LinearDiT(config.model)
+    network.gradient_checkpointing = loop.gradient_checkpointing
     if start is not None:
         network.load_state_dict(start)
     if stage.kind != "pretrain" and config.experts.mode == "lora":

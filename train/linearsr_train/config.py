@@ -15,10 +15,10 @@ from importlib import resources
 from pathlib import Path
 from typing import Any
 
-from linearsr.config import AutoencoderConfig, FlowConfig, ModelConfig, check_state_gate, from_dict
+from linearsr.config import AutoencoderConfig, FlowConfig, ModelConfig, TagsConfig, check_state_gate, from_dict
 from linearsr.errors import ConfigError
 from linearsr.tags.vocabulary import COMPACT_VOCABULARY, closed_vocabulary
-from linearsr_train.checks import check_scales, within
+from linearsr_train.checks import check_family, check_scales, within
 from linearsr_train.data.degradation import DegradationConfig
 from linearsr_train.esgf_config import EsgfConfig
 from linearsr_train.stage_config import ExpertSplitConfig, SftConfig, StagesConfig
@@ -68,7 +68,7 @@ class DataConfig:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class LossConfig:
-    """Weights of the x0 loss and draws of t."""
+    """Draws of t, and the weight of the x0 loss; a network that predicts v has the plain squared error."""
 
     t_one_probability: float
     """Share of each batch at exactly t = 1, a point a continuous draw never hits."""
@@ -76,12 +76,15 @@ class LossConfig:
     """Mean of logit(t) for the other draws."""
     t_logit_std: float
     """Standard deviation of logit(t) for the other draws."""
-    max_weight: float
-    """Bound of the 1 / t^2 weight of the squared x0 error; 1 weighs all times alike."""
+    max_weight: float = 1.0
+    """Prediction `x0`: bound of the 1 / t^2 weight of the squared error; 1 weighs all times alike."""
+    t_shift: float = 1.0
+    """Shift of these draws towards noise, as `flow.shift_t`; SANA draws about 0 and shifts by 3."""
 
     def __post_init__(self) -> None:
         within("loss", self, 0.0, 1.0, "t_one_probability")
         within("loss", self, 0.0, math.inf, "t_logit_std", "max_weight")
+        within("loss", self, 0.01, 100.0, "t_shift")
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -119,6 +122,8 @@ class LoopConfig:
     """How several processes share the work: `ddp` copies the network, `fsdp` splits it. `auto` is `ddp`."""
     compile: bool = False
     """Compile the network with torch.compile."""
+    gradient_checkpointing: bool = False
+    """Compute the blocks' activations again in the backward pass: about a third more time, far less memory."""
     checkpoint_steps: int = 500
     validation_photos: int = 24
     validation_crop: int = 256
@@ -153,9 +158,12 @@ class TrainConfig:
     tagger: TaggerConfig = field(default_factory=TaggerConfig)
     init: str = ""
     """Model whose weights the run starts from (`compact`, a folder or a Hub id); empty starts from nothing."""
+    tags: TagsConfig = field(default_factory=lambda: TagsConfig(kind="closed"))
+    """`closed`: the names of `vocabulary`. `text`: prompts of whatever the sidecar files say."""
 
     def __post_init__(self) -> None:
         check_state_gate(self.model, self.flow)
+        check_family(self)
         grid = self.autoencoder.factor * self.model.patch_size
         if self.data.crop % grid or self.loop.validation_crop % grid:
             raise ConfigError(
@@ -168,9 +176,10 @@ class TrainConfig:
                 f"{len(COMPACT_VOCABULARY)} degradations and {len(self.data.content_tags)} content tags"
             )
         if self.stages.pretrain.max_steps == 0 and not self.init:
+            start = "compact" if self.autoencoder.kind == "pixel" else "runs/before/export"
             raise ConfigError(
                 "stages.pretrain.max_steps is 0 and init is empty, expected weights to start from",
-                hint="name a model with `--init compact`, or give the pretraining steps",
+                hint=f"name a model with `--init {start}`, or give the pretraining steps",
             )
 
     @property

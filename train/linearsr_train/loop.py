@@ -20,11 +20,11 @@ from torch import Tensor
 
 from linearsr.autoencoders.pixel import PixelAutoencoder
 from linearsr.denoiser import apply_network
-from linearsr.flow import add_noise
-from linearsr.model.conditioning import Conditioning
+from linearsr.flow import add_noise, x0_from_v
 from linearsr_train.data.batches import Batch
 from linearsr_train.distributed import any_rank, clip_gradients, mean_over_ranks, rank_slice, unwrap
-from linearsr_train.losses import draw_times, perceptual_term, x0_loss
+from linearsr_train.latents import Latents, latents_of
+from linearsr_train.losses import draw_times, perceptual_term, velocity_loss, x0_loss
 from linearsr_train.runlog import RunLog
 from linearsr_train.stage_config import StageConfig
 from linearsr_train.state import TrainState, save_state
@@ -40,9 +40,15 @@ DistanceFn = Callable[[Tensor, Tensor], Tensor]
 class LossTerms:
     """What turns a batch into a loss, beside the network."""
 
-    autoencoder: PixelAutoencoder
+    autoencoder: PixelAutoencoder | Latents
+    """Or what else the family has between pictures and network; see `latents.py`."""
     perceptual: DistanceFn | None = None
     """LPIPS of the decoded prediction, (B, 3, H, W) twice -> (B,); None leaves the term out."""
+
+    @property
+    def latents(self) -> Latents:
+        """The family's way between batches and the network."""
+        return latents_of(self.autoencoder)
 
 
 def learning_rate(step: int, settings: StageConfig) -> float:
@@ -54,28 +60,27 @@ def learning_rate(step: int, settings: StageConfig) -> float:
 
 def _rows(batch: Batch, rows: slice, device: torch.device) -> Batch:
     """Some samples of a batch, on the device of the network."""
-    names = ("hr", "lr_up", "scale", "tags", "tag_mask")
+    names = ("hr", "lr_up", "scale", "tags", "tag_mask", *(() if batch.lr is None else ("lr",)))
     return replace(batch, **{name: getattr(batch, name)[rows].to(device, non_blocking=True) for name in names})
 
 
 def _forward(state: TrainState, batch: Batch, t: Tensor, eps: Tensor, terms: LossTerms) -> tuple[Tensor, Tensor]:
     """Loss of a batch, with its unweighted squared errors."""
-    config, autoencoder = state.config, terms.autoencoder
-    std = torch.tensor([autoencoder.residual_std(float(s)) for s in batch.scale], device=batch.hr.device)  # (B,)
-    x0 = autoencoder.encode(batch.hr, batch.lr_up, std)
+    config, latents = state.config, terms.latents
+    x0 = latents.encode(batch)
     x_t = add_noise(x0, eps, t)
     if config.flow.prediction == "x0":
         # At t = 1 the state is fed as zeros, in training as in sampling: it tells nothing of the picture.
         x_t = torch.where(t.view(-1, 1, 1, 1) >= 1.0, torch.zeros((), device=x_t.device), x_t)
-    cond = Conditioning(
-        lr=autoencoder.condition(batch.lr_up), tags=batch.tags, tag_mask=batch.tag_mask, log2_scale=batch.scale.log2()
-    )
+    cond = latents.condition(batch)
     with state.accelerator.autocast():
         out = apply_network(state.model, config.flow, x_t, t, cond)
-    x0_hat = out if config.flow.prediction == "x0" else x_t - t.view(-1, 1, 1, 1) * out
-    loss, squared = x0_loss(x0_hat, x0, t, config.loss.max_weight)
+    if config.flow.prediction == "v":
+        loss, squared = velocity_loss(out, x0, eps)
+    else:
+        loss, squared = x0_loss(out, x0, t, config.loss.max_weight)
     if terms.perceptual is not None:
-        sr = autoencoder.decode(x0_hat, batch.lr_up, std)
+        sr = latents.decode(out if config.flow.prediction == "x0" else x0_from_v(x_t, out, t), batch)
         loss = loss + config.experts.perceptual_weight * perceptual_term(terms.perceptual, sr, batch.hr, t)
     return loss, squared
 
@@ -97,7 +102,7 @@ def _accumulate(state: TrainState, batch: Batch, terms: LossTerms) -> tuple[floa
     A loss that is not finite anywhere ends the accumulation everywhere, before its gradient is formed.
     """
     accelerator, parts = state.accelerator, state.config.loop.gradient_accumulation_steps
-    t, eps = _draw(state, batch, terms.autoencoder.factor)
+    t, eps = _draw(state, batch, terms.latents.factor)
     size = t.shape[0] // parts
     losses, errors = [], []
     for part in range(parts):

@@ -13,32 +13,34 @@ from typing import Any, Literal
 import torch
 
 from linearsr.atomic import write_bytes
-from linearsr.autoencoders.pixel import PixelAutoencoder
-from linearsr.errors import ConfigError, TrainingError
+from linearsr.errors import ConfigError
+from linearsr.hub import open_model
 from linearsr.metrics import Lpips, gmsd
 from linearsr.tags.compact import TAGGER_NAME
+from linearsr_train.components import find_components
 from linearsr_train.config import TrainConfig
-from linearsr_train.context import Progress, Run
+from linearsr_train.context import Progress, Run, open_latents
 from linearsr_train.data.sidecar import read_content
 from linearsr_train.data.sources import PhotoSet, find_photos
 from linearsr_train.distributed import any_rank, build_accelerator
-from linearsr_train.evaluate import PerceptualFn, build_validation
+from linearsr_train.evaluate import PerceptualFn, autoencoder_ceiling, build_validation
 from linearsr_train.experts import Stage, plan_stages, read_json, stage_folder
 from linearsr_train.export import export_experts, export_run
 from linearsr_train.loop import LossTerms
 from linearsr_train.progress import draw_curves, say_throughput
+from linearsr_train.rerun import Resume, check_folder, reopen_longer, sweep
 from linearsr_train.runlog import RunLog, wants_tensorboard
 from linearsr_train.stage import StageOutcome, run_stage
-from linearsr_train.state import check_unchanged, plain_config
+from linearsr_train.state import plain_config
 from linearsr_train.stop import StopFlag
 from linearsr_train.tagger import train_tagger
 from linearsr_train.weights import DONE_NAME, START_NAME, WeightBook
 
 __all__ = ["RunResult", "run_training"]
 
-Resume = Literal["auto", "latest", "never"]
+UNSTATED = "unstated"
 Split = tuple[Sequence[Path], Sequence[Path]]
-"""The curves are drawn after stages that took at least this long, and at the end: drawing takes seconds."""
+"""Photographs to train on, and those held back."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,35 +60,6 @@ class RunResult:
     """What each finished stage says of itself (`done.json`)."""
 
 
-def _check_folder(config: TrainConfig, folder: Path, resume: Resume) -> None:
-    """Refuse a run folder that does not fit; writes nothing.
-
-    Raises:
-        TrainingError: nothing to resume, a run where none is wanted, another run's or another program's folder.
-    """
-    path = folder / "config.json"
-    exists = (folder / "log.jsonl").is_file() and path.is_file()
-    if resume == "latest" and not exists:
-        raise TrainingError(f"nothing to resume in {str(folder)!r}: no run", hint="use `--resume auto`")
-    if exists and resume == "never":
-        raise TrainingError(
-            f"{str(folder)!r} already holds a run", hint="use `--resume auto` to go on, or another `--output-dir`"
-        )
-    if path.exists() and not exists:
-        raise TrainingError(
-            f"{str(folder)!r} holds a config.json that is not of a run, expected a folder for this run alone",
-            hint="use another `--output-dir`",
-        )
-    if exists:
-        check_unchanged(read_json(path), config)
-
-
-def _sweep(folder: Path) -> None:
-    """Remove what a killed process left half-written; the finished files stand under their own names."""
-    for path in folder.rglob(".linearsr-*.tmp"):
-        path.unlink(missing_ok=True)
-
-
 def _lpips(config: TrainConfig, weights: Path | None, device: torch.device) -> Lpips | None:
     if weights is not None:
         return Lpips.from_file(weights).to(device)
@@ -96,16 +69,6 @@ def _lpips(config: TrainConfig, weights: Path | None, device: torch.device) -> L
             hint="give them with `--lpips-weights FILE`, or set the weight to 0",
         )
     return None
-
-
-def _reopen_longer(config: TrainConfig, folder: Path) -> None:
-    """Take up again a stage that ended by a budget that is larger now, as long as nothing was built on it."""
-    stages = plan_stages(config)
-    for stage, after in zip(stages, [*stages[1:], None], strict=True):
-        done = read_json(stage_folder(folder, stage) / DONE_NAME)
-        is_last = after is None or not stage_folder(folder, after).exists()
-        if is_last and done.get("ending") == "budget" and done["steps"] < stage.settings.max_steps:
-            (stage_folder(folder, stage) / DONE_NAME).unlink()
 
 
 def _fall_back(run: Run, stage: Stage) -> bool:
@@ -163,7 +126,7 @@ def run_training(
     *,
     resume: Resume = "auto",
     lpips_weights: Path | None = None,
-    licence: str = "unstated",
+    licence: str = UNSTATED,
     max_hours: float | None = None,
     device: str = "auto",
     report_to: Literal["auto", "tensorboard", "none"] = "auto",
@@ -179,7 +142,7 @@ def run_training(
         folder: run folder: config.json, log.jsonl, stages/, samples/, curves.png, export/.
         resume: `auto` goes on if there is something, `latest` insists on it, `never` refuses to mix runs.
         lpips_weights: file for `linearsr.metrics.Lpips`; without it the perceptual score is GMSD, and the log says so.
-        licence: of the weights that come out.
+        licence: of the weights that come out; `unstated` is that of the model they start from, which binds them.
         max_hours: stop after this time, saving first.
         device: `auto`, `cpu`, `cuda`, ...
         report_to: `auto` writes TensorBoard files where it is installed.
@@ -193,16 +156,19 @@ def run_training(
     loop = config.loop
     accelerator = build_accelerator(mixed_precision=loop.mixed_precision, strategy=loop.strategy, device=device)
     main, say = accelerator.is_main_process, report if accelerator.is_main_process else lambda _: None
-    _check_folder(config, folder, resume)
+    check_folder(config, folder, resume)
     accelerator.wait_for_everyone()
     lpips = _lpips(config, lpips_weights, accelerator.device)
+    if licence == UNSTATED and config.init:
+        licence = open_model(config.init).config.licence
     training, held_back = find_photos(data, config.data.validation_fraction) if isinstance(data, Path) else data
     photos = PhotoSet(list(training), config.data.crop, config.data.cache_gib)
     checked = PhotoSet(list(held_back), loop.validation_crop, config.data.cache_gib)
     for name, reason in (*photos.skipped, *checked.skipped):
         say(f"left out {name}: {reason}")
     perceptual: PerceptualFn = gmsd if lpips is None else lpips
-    autoencoder = PixelAutoencoder(config.autoencoder)
+    components = find_components(config)
+    latents, prompts = open_latents(config, components, accelerator, (photos, checked), say)
     log = RunLog(folder, tensorboard=wants_tensorboard(report_to), enabled=main)
     if main:  # after the log: a config alone, left by a kill between the two, would be taken for another program's
         write_bytes(folder / "config.json", (json.dumps(plain_config(config), indent=2) + "\n").encode())
@@ -216,11 +182,13 @@ def run_training(
 
     def on_improved(ema: Mapping[str, Any], scores: dict[str, float]) -> None:
         if not book.has_experts:
-            export_experts(config, [ema], folder / "export", summary={**summary, "validation": scores}, licence=licence)
+            told = {**summary, "validation": scores}
+            export_experts(config, [ema], folder / "export", summary=told, licence=licence, components=components)
 
     run = Run(
-        config=config, folder=folder, photos=photos, content=read_content(photos, config.data.content_tags),
-        validation=build_validation(checked, config), terms=LossTerms(autoencoder), lpips=lpips,
+        config=config, folder=folder, photos=photos, prompts=prompts, components=components,
+        content={} if prompts is not None else read_content(photos, config.data.content_tags),
+        validation=build_validation(checked, config, prompts), terms=LossTerms(latents), lpips=lpips,
         perceptual=perceptual, accelerator=accelerator, log=log, book=book, should_stop=stop, progress=progress,
         report=say, on_improved=on_improved,
     )  # fmt: skip
@@ -228,6 +196,7 @@ def run_training(
               precision=accelerator.mixed_precision, **summary)  # fmt: skip
     say(f"{len(photos)} photographs, {accelerator.num_processes} process(es) on {accelerator.device.type}, "
         f"precision {accelerator.mixed_precision}; the perceptual score is {summary['perceptual']}")  # fmt: skip
+    _measure_ceiling(run, summary)
     try:
         with stop.listening():
             result = _run_all(run, (photos, checked), summary, licence, stop)
@@ -239,13 +208,24 @@ def run_training(
         log.close()
 
 
+def _measure_ceiling(run: Run, summary: dict[str, Any]) -> None:
+    """Say once what a learned autoencoder leaves of the originals, which no network in its latent can better."""
+    latents = run.terms.latents
+    if latents.is_lossless or not run.accelerator.is_main_process:
+        return
+    found = autoencoder_ceiling(latents, run.validation, perceptual=run.perceptual, device=run.accelerator.device)
+    summary["autoencoder_ceiling"] = found
+    run.log.write("ceiling", **found)
+    run.report(f"the autoencoder alone: PSNR {found['psnr']:.3f} dB, perceptual {found['perceptual']:.4f}")
+
+
 def _run_all(
     run: Run, data: tuple[PhotoSet, PhotoSet], summary: dict[str, Any], licence: str, stop: StopFlag
 ) -> RunResult:
     config, folder, main = run.config, run.folder, run.accelerator.is_main_process
     if main:
-        _sweep(folder)
-        _reopen_longer(config, folder)
+        sweep(folder)
+        reopen_longer(config, folder)
     run.accelerator.wait_for_everyone()
     export = folder / "export"
     scores: dict[str, float] = {}
@@ -254,7 +234,8 @@ def _run_all(
         stages = {s.name: read_json(stage_folder(folder, s) / DONE_NAME) for s in plan_stages(config)}
         full = {**summary, "stages": {name: done for name, done in stages.items() if done}, "validation": scores}
         if main:
-            export_run(config, run.book, export, summary=full, licence=licence, tagger=tagger)
+            export_run(config, run.book, export, summary=full, licence=licence, tagger=tagger,
+                       components=run.components)  # fmt: skip
         run.accelerator.wait_for_everyone()
         return export if export.is_dir() else None
 

@@ -15,8 +15,8 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import nn
 
-from linearsr.config import to_dict
-from linearsr.errors import TrainingError
+from linearsr.config import from_dict, to_dict
+from linearsr.errors import ConfigError, TrainingError
 from linearsr_train.config import TrainConfig
 from linearsr_train.ema import Ema
 from linearsr_train.esgf import Esgf
@@ -42,6 +42,7 @@ FREE_TO_CHANGE = (
     "loop.checkpoint_steps",
     "loop.compile",
     "loop.strategy",
+    "loop.gradient_checkpointing",
     "data.num_workers",
     "data.cache_gib",
     "stages.pretrain.max_steps",
@@ -96,13 +97,21 @@ def plain_config(config: TrainConfig) -> dict[str, Any]:
     return json.loads(json.dumps(to_dict(config)))
 
 
+def _completed(before: dict[str, Any]) -> dict[str, Any]:
+    """A run's config with the settings that came after it, whose defaults are what it was trained with."""
+    try:
+        return plain_config(from_dict(TrainConfig, before))
+    except ConfigError:  # of a later version, or damaged: compared as it is
+        return before
+
+
 def check_unchanged(before: dict[str, Any], config: TrainConfig) -> None:
     """Refuse to go on with settings that change what was already trained.
 
     Raises:
         TrainingError: names every such setting.
     """
-    changed = [name for name in changed_fields(before, plain_config(config)) if name not in FREE_TO_CHANGE]
+    changed = [name for name in changed_fields(_completed(before), plain_config(config)) if name not in FREE_TO_CHANGE]
     if changed:
         raise TrainingError(
             f"the recipe differs from the run to resume in {', '.join(changed)}",

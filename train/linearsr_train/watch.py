@@ -11,12 +11,11 @@ import torch
 from linearsr.errors import ConfigError, TrainingError
 from linearsr.model.experts import ExpertBank
 from linearsr.model.transformer import LinearDiT
-from linearsr.schedules import compact_grid
 from linearsr_train.build import averaged_network
 from linearsr_train.context import Run, stage_dataset
 from linearsr_train.data.batches import Batch
 from linearsr_train.esgf import Verdict
-from linearsr_train.evaluate import ValidationSet, sample_rows, validate
+from linearsr_train.evaluate import ValidationSet, sample_rows, time_grid, validate
 from linearsr_train.experts import Stage, boundaries_log_snr
 from linearsr_train.instruments import attention_health
 from linearsr_train.report import contact_sheet
@@ -47,16 +46,14 @@ class Watch:
         self.boundaries = () if stage.kind == "pretrain" else boundaries_log_snr(run.config.experts)
         self._others: dict[int, LinearDiT] = {}
         grid = ExpertBank(self.boundaries, self._load)
-        used = [count for count in WATCHED_STEPS if stage.expert in grid.used_by(self._grid(count))]
+        flow = run.config.flow
+        used = [count for count in WATCHED_STEPS if stage.expert in grid.used_by(time_grid(flow, count))]
         if not used:
             raise ConfigError(
                 f"expert {stage.expert} serves none of the steps of {', '.join(map(str, WATCHED_STEPS))}-step grids",
                 hint="widen its interval in experts.boundaries",
             )
         self.steps = used[0]
-
-    def _grid(self, count: int) -> torch.Tensor:
-        return compact_grid(count, shift=self.run.config.flow.shift)
 
     def _load(self, expert: int) -> LinearDiT:
         """Network of an expert that is not in training, as far as it has come."""
@@ -75,8 +72,9 @@ class Watch:
         return ExpertBank(self.boundaries, lambda e: network if e == mine else self._load(e), keep=16)
 
     def _point(self, scores: dict[str, float]) -> tuple[float, float]:
-        """(PSNR, perceptual distance) that the controller watches: of one step if this expert makes it."""
-        count = 1 if self.stage.holds_one else self.steps
+        """(PSNR, perceptual distance) that the controller watches: PSNR of one step if this expert learns t = 1."""
+        learns_one = self.stage.holds_one and self.run.config.loss.t_one_probability > 0
+        count = 1 if learns_one else self.steps
         tasks = list(self.run.validation.tasks)
         psnr = sum(scores[f"{task}/psnr_{count}"] for task in tasks) / len(tasks)
         return psnr, sum(scores[f"{task}/perceptual_{self.steps}"] for task in tasks) / len(tasks)

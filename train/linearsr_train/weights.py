@@ -26,6 +26,8 @@ from linearsr_train.state import changed_fields
 __all__ = ["DONE_NAME", "RESULT_NAME", "WeightBook", "averaged", "read_init", "read_tensors", "write_tensors"]
 
 DONE_NAME, RESULT_NAME, LORA_NAME, START_NAME = "done.json", "result.safetensors", "lora.safetensors", "start.json"
+PLACES = ("autoencoder.source", "autoencoder.decoder")
+"""Settings that say where a part lies and not what it is."""
 Weights = dict[str, Tensor]
 
 
@@ -64,7 +66,8 @@ def read_init(config: TrainConfig) -> tuple[CheckpointConfig, list[Weights]]:
     checkpoint = read_config(source.fetch(CONFIG_NAME).parent)
     for section in ("model", "autoencoder", "flow"):
         mine, theirs = to_dict(getattr(config, section)), to_dict(getattr(checkpoint, section))
-        if differing := changed_fields(theirs, mine, f"{section}."):
+        differing = [name for name in changed_fields(theirs, mine, f"{section}.") if name not in PLACES]
+        if differing:
             raise ConfigError(
                 f"model {config.init!r} differs from the recipe in {', '.join(differing)}",
                 hint="use the recipe it was made with, or `linearsr finetune`, which takes these from the model",

@@ -27,6 +27,7 @@ from linearsr.model.conditioning import pad_tag_ids
 from linearsr.tags.vocabulary import COMPACT_VOCABULARY, closed_vocabulary, parse_tags, tag_ids
 from linearsr_train.config import DataConfig
 from linearsr_train.data.degradation import draw_plan
+from linearsr_train.data.prompts import Prompts
 from linearsr_train.data.samples import Lost, Sample, lr_size, make_sample
 from linearsr_train.data.sources import PhotoSet
 
@@ -49,10 +50,13 @@ class Batch:
     scale: Tensor
     """(B,) float32 enlargement."""
     tags: Tensor
+    """(B, 1 + K) int64 ids of the dataset's vocabulary, as `pad_tag_ids` lays them out; prompts are its names too."""
     tag_mask: Tensor
     first_index: int = 0
     """Global index of the first sample; the others follow on. `CropDataset.describe` says what a sample is."""
     lost: Lost = ()
+    lr: Tensor | None = None
+    """(B, 3, h, w) low-resolution pixels in [0, 1] as they are; None unless the network reads them."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -80,6 +84,8 @@ class CropDataset(Dataset[Sample]):
         subset: photographs to use, as positions in `photos`; default all.
         content: file name -> content tags, names of `config.content_tags`. They join the tags of the degradation, and
             are dropped together with them.
+        prompts: of the photographs, in place of all these tags.
+        native: keep the low-resolution pixels as they are beside the enlarged ones.
 
     Raises:
         ConfigError: a photograph of `subset` or a tag of `content` does not exist.
@@ -93,11 +99,15 @@ class CropDataset(Dataset[Sample]):
         *,
         subset: tuple[int, ...] | None = None,
         content: Mapping[str, tuple[str, ...]] | None = None,
+        prompts: Prompts | None = None,
+        native: bool = False,
     ) -> None:
         self.photos = photos
         self.config = config
         self.seed = seed
-        self.vocabulary = closed_vocabulary(config.content_tags)
+        self.prompts = prompts
+        self.native = native
+        self.vocabulary = closed_vocabulary(config.content_tags) if prompts is None else prompts.vocabulary
         self._content = {name: parse_tags(tags, config.content_tags) for name, tags in (content or {}).items()}
         self._indices = tuple(range(len(photos))) if subset is None else tuple(subset)
         if not self._indices or not all(0 <= index < len(photos) for index in self._indices):
@@ -156,9 +166,13 @@ class CropDataset(Dataset[Sample]):
         """
         rng = np.random.default_rng((self.seed, index))
         crop = self._cut(index, rng)
-        sample = make_sample(crop.hr, crop.scale, crop.real, self.config, rng)
-        dropped = rng.random() < self.config.tag_dropout
-        tags = () if dropped else (*sample.tags, *self._content.get(self.photos.name(crop.photo), ()))
+        sample = make_sample(crop.hr, crop.scale, crop.real, self.config, rng, native=self.native)
+        name, dropped = self.photos.name(crop.photo), rng.random() < self.config.tag_dropout
+        if self.prompts is None:
+            tags = (*sample.tags, *self._content.get(name, ()))
+        else:
+            tags = self.prompts.of(name)
+        tags = () if dropped else tags
         return replace(sample, tags=tags, index=index, lost=crop.lost)
 
     def describe(self, index: int) -> str:
@@ -179,6 +193,7 @@ class CropDataset(Dataset[Sample]):
 def collate(samples: list[Sample], vocabulary: tuple[str, ...] = COMPACT_VOCABULARY) -> Batch:
     """Stack samples of consecutive indices into a batch."""
     tags, mask = pad_tag_ids([tag_ids(s.tags, vocabulary) for s in samples])
+    pixels = [s.lr for s in samples if s.lr is not None]
     return Batch(
         hr=torch.stack([s.hr for s in samples]),
         lr_up=torch.stack([s.lr_up for s in samples]),
@@ -187,6 +202,7 @@ def collate(samples: list[Sample], vocabulary: tuple[str, ...] = COMPACT_VOCABUL
         tag_mask=mask,
         first_index=samples[0].index,
         lost=tuple(dict.fromkeys(entry for s in samples for entry in s.lost)),
+        lr=torch.stack(pixels) if pixels else None,
     )
 
 

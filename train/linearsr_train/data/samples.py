@@ -32,6 +32,8 @@ class Sample:
     index: int = 0
     """Global index."""
     lost: Lost = ()
+    lr: Tensor | None = None
+    """(3, h, w) low-resolution pixels as they are, where the network reads them so."""
 
 
 def _to_tensor(pixels: NDArray[np.float32]) -> Tensor:
@@ -74,13 +76,20 @@ def lr_size(height: int, width: int, scale: float) -> tuple[int, int]:
 
 
 def make_sample(
-    hr: NDArray[np.float32], scale: float, real: bool, config: DataConfig, rng: np.random.Generator
+    hr: NDArray[np.float32],
+    scale: float,
+    real: bool,
+    config: DataConfig,
+    rng: np.random.Generator,
+    *,
+    native: bool = False,
 ) -> Sample:
     """Degrade a crop at `scale` and enlarge it back.
 
     Args:
         hr: (H, W, 3) float32 in [0, 1].
         real: second-order chain rather than bicubic.
+        native: keep the degraded pixels too.
 
     Returns:
         Sample whose scale is the exact ratio of the rounded sizes.
@@ -89,4 +98,5 @@ def make_sample(
     size = lr_size(height, width, scale)
     degraded = degrade_real(hr, size, config.degradation, rng) if real else degrade_bicubic(hr, size)
     exact = math.sqrt(height * width / (size[0] * size[1]))
-    return Sample(_to_tensor(hr), enlarge(degraded.lr, (height, width)), exact, degraded.tags)
+    lr = _to_tensor(degraded.lr) if native else None
+    return Sample(_to_tensor(hr), enlarge(degraded.lr, (height, width)), exact, degraded.tags, lr=lr)

@@ -13,13 +13,19 @@ from linearsr.errors import TrainingError
 from linearsr.tags.vocabulary import MAX_CONTENT_TAGS
 from linearsr_train.data.sources import PhotoSet
 
-__all__ = ["read_content", "read_sidecar"]
+__all__ = ["read_content", "read_sidecar", "sidecar_text"]
 
 _SHOWN = 40
 """Characters of an unknown tag that are shown: a sidecar may hold a whole sentence."""
 
 
-def _read_text(path: Path) -> str:
+def sidecar_text(path: Path) -> str:
+    """What stands in the sidecar of a photograph; empty without one.
+
+    Raises:
+        TrainingError: it is no text, or cannot be read.
+    """
+    path = path.with_suffix(".txt")
     try:
         return path.read_text(encoding="utf-8-sig")
     except FileNotFoundError:
@@ -43,7 +49,7 @@ def read_sidecar(path: Path, allowed: tuple[str, ...]) -> tuple[str, ...]:
         TrainingError: an unknown tag, more than `MAX_CONTENT_TAGS` tags, or a file that is no text.
     """
     sidecar = path.with_suffix(".txt")
-    parts = _read_text(sidecar).replace("\n", ",").split(",")
+    parts = sidecar_text(path).replace("\n", ",").split(",")
     names = [part.strip().lower() for part in parts if part.strip()]
     for name in names:
         if name not in allowed:

@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from linearsr.errors import ImageError, TrainingError
 from linearsr.image_io import IMAGE_SUFFIXES, read
 
-__all__ = ["PHOTO_SUFFIXES", "PhotoSet", "find_photos", "is_validation", "read_photo"]
+__all__ = ["PHOTO_SUFFIXES", "PhotoSet", "find_photos", "is_validation", "list_photos", "read_photo"]
 
 READ_AHEAD = 16
 """Photographs decoded at a time while a set is read in."""
@@ -30,24 +30,37 @@ def is_validation(name: str, fraction: float) -> bool:
     return int.from_bytes(digest[:8], "big") / 2**64 < fraction
 
 
+def _visible(folder: Path) -> list[Path]:
+    """Everything under a folder but what is hidden."""
+    if not folder.is_dir():
+        raise TrainingError(f"data folder {str(folder)!r} does not exist", hint="give a folder of photographs")
+    return [
+        path for path in folder.rglob("*") if not any(part.startswith(".") for part in path.relative_to(folder).parts)
+    ]
+
+
+def list_photos(folder: Path) -> list[Path]:
+    """All photographs under a folder in sorted order.
+
+    Raises:
+        TrainingError: the folder does not exist.
+    """
+    return sorted(path for path in _visible(folder) if path.suffix.lower() in PHOTO_SUFFIXES)
+
+
 def find_photos(folder: Path, fraction: float) -> tuple[list[Path], list[Path]]:
     """All photographs under a folder in sorted order, split into (training, validation).
 
     Raises:
         TrainingError: the folder does not exist or a split is empty.
     """
-    if not folder.is_dir():
-        raise TrainingError(f"data folder {str(folder)!r} does not exist", hint="give a folder of photographs")
-    entries = [
-        path for path in folder.rglob("*") if not any(part.startswith(".") for part in path.relative_to(folder).parts)
-    ]
-    paths = sorted(path for path in entries if path.suffix.lower() in PHOTO_SUFFIXES)
+    paths = list_photos(folder)
     training = [path for path in paths if not is_validation(path.name, fraction)]
     validation = [path for path in paths if is_validation(path.name, fraction)]
     if not training or not validation:
         raise TrainingError(
             f"{str(folder)!r} holds {len(training)} training and {len(validation)} validation photographs among "
-            f"{sum(path.is_file() for path in entries)} files, expected at least one of each",
+            f"{sum(path.is_file() for path in _visible(folder))} files, expected at least one of each",
             hint="add photographs (PNG, JPEG, WebP, TIFF), a hundred or more for useful weights",
         )
     return training, validation
