@@ -155,22 +155,20 @@ def run_training(
     """
     loop = config.loop
     accelerator = build_accelerator(mixed_precision=loop.mixed_precision, strategy=loop.strategy, device=device)
-    main, say = accelerator.is_main_process, report if accelerator.is_main_process else lambda _: None
+    say = report if accelerator.is_main_process else lambda _: None
     check_folder(config, folder, resume)
     accelerator.wait_for_everyone()
     lpips = _lpips(config, lpips_weights, accelerator.device)
     if licence == UNSTATED and config.init:
         licence = open_model(config.init).config.licence
-    training, held_back = find_photos(data, config.data.validation_fraction) if isinstance(data, Path) else data
-    photos = PhotoSet(list(training), config.data.crop, config.data.cache_gib)
-    checked = PhotoSet(list(held_back), loop.validation_crop, config.data.cache_gib)
-    for name, reason in (*photos.skipped, *checked.skipped):
-        say(f"left out {name}: {reason}")
+    photos, checked = _read_photos(config, data, say)
     perceptual: PerceptualFn = gmsd if lpips is None else lpips
     components = find_components(config)
     latents, prompts = open_latents(config, components, accelerator, (photos, checked), say)
-    log = RunLog(folder, tensorboard=wants_tensorboard(report_to), enabled=main)
-    if main:  # after the log: a config alone, left by a kill between the two, would be taken for another program's
+    log = RunLog(folder, tensorboard=wants_tensorboard(report_to), enabled=accelerator.is_main_process)
+    if (
+        accelerator.is_main_process
+    ):  # after the log: a config alone, left by a kill between the two, would be taken for another program's
         write_bytes(folder / "config.json", (json.dumps(plain_config(config), indent=2) + "\n").encode())
     book = WeightBook(config, folder)
     stop = StopFlag(max_hours)
@@ -206,6 +204,16 @@ def run_training(
         return result
     finally:
         log.close()
+
+
+def _read_photos(config: TrainConfig, data: Path | Split, say: Callable[[str], None]) -> tuple[PhotoSet, PhotoSet]:
+    """Photographs to train on and to validate with; those that are left out are said."""
+    training, held_back = find_photos(data, config.data.validation_fraction) if isinstance(data, Path) else data
+    photos = PhotoSet(list(training), config.data.crop, config.data.cache_gib)
+    checked = PhotoSet(list(held_back), config.loop.validation_crop, config.data.cache_gib)
+    for name, reason in (*photos.skipped, *checked.skipped):
+        say(f"left out {name}: {reason}")
+    return photos, checked
 
 
 def _measure_ceiling(run: Run, summary: dict[str, Any]) -> None:
