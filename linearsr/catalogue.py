@@ -29,7 +29,6 @@ __all__ = [
     "local_folder",
     "plan_removal",
     "present_experts",
-    "refuse_preset",
 ]
 
 
@@ -171,20 +170,6 @@ def list_models() -> CacheListing:
         for preset in PRESETS.values()
     ]
     return CacheListing(models=(_bundled(), *cached, *presets), problems=tuple(problems))
-
-
-def refuse_preset(model: str) -> None:
-    """Say what to do with the name of a preset, which is settings without weights.
-
-    Raises:
-        ConfigError: it is one, and no folder of that name is there.
-    """
-    if model in PRESETS and not Path(model).exists():
-        source = PRESETS[model].repository
-        raise ConfigError(
-            f"{model!r} is a preset, which has no weights of its own, expected a folder or a Hub id",
-            hint=f"`linearsr models convert --from-sana {source} --preset {model} -o FOLDER` makes a model of it",
-        )
 
 
 def hub_address(source: ModelSource) -> tuple[str, str | None] | None:

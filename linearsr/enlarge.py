@@ -10,6 +10,7 @@ import logging
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import lru_cache
 
 import torch
 from torch import Tensor
@@ -211,11 +212,16 @@ def _blend_steps(job: Enlargement, plan: TilePlan, batch_size: int, progress: Pr
     engine, family = job.engine, job.engine.family
     canvas = [_in_pixels(Tile(0, 0, plan.height, plan.width), family.cell)]
 
+    @lru_cache(maxsize=1 if len(plan.tiles) <= batch_size else 0)
+    def condition_of(tiles: tuple[Tile, ...]) -> Conditioning:
+        # One call covers the canvas: its condition is the same at every step, and the network knows it again.
+        return job.condition(job.views([_in_pixels(tile, family.cell) for tile in tiles]))
+
     def canvas_v_fn(x: Tensor, t: float) -> Tensor:
         cells = family.cells(x)[0]
 
         def velocity(tiles: list[Tile]) -> Tensor:
-            cond = job.condition(job.views([_in_pixels(tile, family.cell) for tile in tiles]))
+            cond = condition_of(tuple(tiles))
             state = torch.stack([cells[:, tile.rows, tile.cols] for tile in tiles]).to(engine.device)
             v_fn = velocity_fn(
                 engine.bank, engine.config.flow, cond, cfg_scale=job.guidance, autocast_dtype=engine.dtype

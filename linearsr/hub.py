@@ -22,6 +22,7 @@ from linearsr.errors import ConfigError, WeightsError
 from linearsr.hub_repo import HubRepo, OnDownload, OnLicence, fetch_folder, is_hub_id, root_of, split_hub_id
 from linearsr.model.lora import check_fit, load_lora
 from linearsr.model.transformer import LinearDiT
+from linearsr.presets import refuse_preset
 from linearsr.tags.tagger import Tagger
 
 __all__ = ["BUNDLED", "Model", "ModelSource", "find_model", "open_model"]
@@ -76,6 +77,7 @@ def find_model(
     looks_local = isinstance(model, Path) or text.startswith((".", "/", "~")) or "\\" in text
     if not looks_local and is_hub_id(text):
         return HubRepo(*split_hub_id(text), on_download=on_download, on_licence=on_licence)
+    refuse_preset(text)
     raise WeightsError(
         f"model {text!r} is neither {BUNDLED!r}, a folder, nor a Hub id such as owner/name",
         hint=f"use `--model {BUNDLED}`, or give a folder that holds {CONFIG_NAME}",

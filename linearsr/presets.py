@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import difflib
 from dataclasses import dataclass, replace
+from pathlib import Path
 
 from linearsr.config import AutoencoderConfig, ExpertsConfig, FlowConfig, ModelConfig, SamplingConfig, TagsConfig
 from linearsr.errors import ConfigError
@@ -16,7 +17,7 @@ from linearsr.model.experts import PAPER_BOUNDARIES
 from linearsr.model.sana_config import plain_sana
 from linearsr.schedules import dpm_flow_grid
 
-__all__ = ["LR_STEM", "PRESETS", "PUBLISHED_STEPS", "Preset", "get_preset", "preset_of_shape"]
+__all__ = ["LR_STEM", "PRESETS", "PUBLISHED_STEPS", "Preset", "get_preset", "preset_of_shape", "refuse_preset"]
 
 LR_STEM = (64, 128, 32)
 """Widths of the stem. Three strided convolutions with SiLU are the paper's; their widths it does not state, and these
@@ -174,3 +175,17 @@ def preset_of_shape(model: ModelConfig) -> Preset | None:
         if plain_sana(replace(preset.model, qk_norm=model.qk_norm)) == plain_sana(model):
             return preset
     return None
+
+
+def refuse_preset(model: str) -> None:
+    """Say what to do with the name of a preset, which is settings without weights.
+
+    Raises:
+        ConfigError: it is one, and no folder of that name is there.
+    """
+    if model in PRESETS and not Path(model).exists():
+        source = PRESETS[model].repository
+        raise ConfigError(
+            f"{model!r} is a preset, which has no weights of its own, expected a folder or a Hub id",
+            hint=f"`linearsr models convert --from-sana {source} --preset {model} -o FOLDER` makes a model of it",
+        )

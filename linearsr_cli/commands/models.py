@@ -106,9 +106,9 @@ def info(model: ModelArgument, json: JsonOption = False) -> None:
 
     Only config.json is fetched, never weights.
     """
-    from linearsr.catalogue import refuse_preset
     from linearsr.hub import open_model
     from linearsr.model_files import describe_model
+    from linearsr.presets import refuse_preset
     from linearsr_cli.models_show import describe_lines
 
     refuse_preset(model)
@@ -156,10 +156,10 @@ def download(
     Its licence is shown first, the folder printed at the end. What is whole already is not fetched again, so the same
     command goes on where it stopped.
     """
-    from linearsr.catalogue import refuse_preset
     from linearsr.hub import open_model
     from linearsr.local_copy import copy_model
     from linearsr.model_files import fetch_files, missing_bytes
+    from linearsr.presets import refuse_preset
 
     out = Output(quiet=quiet)
     refuse_preset(model)

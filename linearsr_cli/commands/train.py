@@ -151,7 +151,7 @@ def train(
     if debug:
         plain = debug_recipe(plain, output_dir, plain.get("init", "") if init is None else init)
     config = parse_recipe(plain, overrides)
-    out = Output(quiet=quiet)
+    out = Output(quiet=quiet or not first_process())
     if print_config:
         out.data(json.dumps(to_dict(config), indent=2))
         raise typer.Exit(ExitCode.DONE)
@@ -182,9 +182,14 @@ def prepare_environment() -> None:
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 
 
+def first_process() -> bool:
+    """Whether this one of the processes that a launcher started speaks for all of them."""
+    return os.environ.get("RANK", "0") == "0"
+
+
 def finish(result: RunResult, folder: Path, out: Output) -> int:
     """Say how the run ended; the path of a usable export is the product."""
-    if result.export is not None:
+    if result.export is not None and first_process():
         out.data(str(result.export))
     if result.finished:
         return ExitCode.DONE

@@ -14,8 +14,8 @@ from hypothesis import strategies as st
 from linearsr.errors import ConfigError
 from linearsr_cli.inputs import Source
 from linearsr_cli.plan_tags import match_rows
-from linearsr_cli.values import parse_lora
 from linearsr_cli.tags import TagTable, read_tags, write_tags
+from linearsr_cli.values import parse_lora
 
 
 def source(name: str) -> Source:
