@@ -141,6 +141,7 @@ def load_network(
     device: torch.device | str = "cpu",
     *,
     loras: Sequence[LoadedLora] = (),
+    dense_dtype: torch.dtype | None = None,
 ) -> LinearDiT:
     """Build one expert with its weights, strictly, LoRAs merged.
 
@@ -150,6 +151,7 @@ def load_network(
         index: expert number.
         device: that the network is put on.
         loras: merged after the checkpoint's own, in this order; those without this expert change nothing.
+        dense_dtype: as `LinearDiT.cast_dense_`, without a float32 copy in between; None leaves all in float32.
 
     Raises:
         WeightsError: a file is missing, damaged, or a tensor is missing, extra or of another shape (all listed).
@@ -164,7 +166,10 @@ def load_network(
     own = [_own_lora(folder, config, index)] if config.experts.loras else []
     for info, additions, weight in (*own, *loras):
         tensors = merge_lora(tensors, additions[index], info, weight) if index in additions else tensors
-    network.load_state_dict({key: value.float() for key, value in tensors.items()}, strict=True, assign=True)
+    if dense_dtype is not None:
+        network.cast_dense_(dense_dtype)
+    dtypes = {key: value.dtype for key, value in network.state_dict().items()}
+    network.load_state_dict({key: value.to(dtypes[key]) for key, value in tensors.items()}, strict=True, assign=True)
     return network.to(device).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
 
 

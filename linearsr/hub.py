@@ -141,8 +141,8 @@ class Model:
         roots = {root_of(self.file(name), name) for name in names}
         return roots.pop() / folder
 
-    def load_expert(self, index: int, device: torch.device) -> LinearDiT:
-        """One expert with LoRAs merged, on a device.
+    def load_expert(self, index: int, device: torch.device, dense_dtype: torch.dtype | None = None) -> LinearDiT:
+        """One expert with LoRAs merged, on a device, its dense layers in `dense_dtype` (None: float32).
 
         Raises:
             WeightsError: its files cannot be had, or do not fit.
@@ -153,7 +153,7 @@ class Model:
         name = experts.files[index]
         folder = root_of(self.source.fetch(name), name)
         with _repair_hint(self.source):
-            return load_network(folder, self.config, index, device, loras=self.loras)
+            return load_network(folder, self.config, index, device, loras=self.loras, dense_dtype=dense_dtype)
 
     def load_tagger(self) -> Tagger | None:
         """The model's own tagger, if it has one.

@@ -71,12 +71,13 @@ def resolve_runtime(
 
 def _load(model: Model, runtime: Runtime, index: int) -> LinearDiT:
     """One expert, on the host unless it is to stay on the device, with its projections fused and weights cast."""
-    direct = runtime.offload == "none" and model.config.model.stem == "conv"
-    network = model.load_expert(index, runtime.device if direct else torch.device("cpu"))
-    if model.config.model.stem == "patch":
+    if model.config.model.stem == "conv":
+        return model.load_expert(index, runtime.device if runtime.offload == "none" else torch.device("cpu"))
+    network = model.load_expert(index, torch.device("cpu"), runtime.dtype)
+    if runtime.device.type == "cpu" and runtime.offload != "sequential" and not runtime.compile:
+        network.pack_()
+    else:  # a packed network can neither be moved by blocks nor compiled
         network.fuse_qkv()
-        if runtime.dtype is not None:
-            network.cast_dense_(runtime.dtype)
     return network
 
 

@@ -91,6 +91,20 @@ def quadratic_attention(q_BNhd: Tensor, k_BNhd: Tensor, v_BNhd: Tensor, eps: flo
     return (weights @ v).transpose(1, 2)  # (B, N, h, d)
 
 
+def _softmax_attention(q: Tensor, k: Tensor, v: Tensor, attn_mask: Tensor | None) -> Tensor:
+    """`F.scaled_dot_product_attention` by its definition, in the dtype of its inputs, (B, h, N or K, d) each.
+
+    Scores are rounded to that dtype. Taking the keys' mean off, which softmax does not feel, keeps them small.
+    """
+    with autocast(q.device.type, None):
+        keys = k.float()
+        keys = ((keys - keys.mean(dim=-2, keepdim=True)) * k.shape[-1] ** -0.5).to(k.dtype)  # (B, h, K, d)
+        scores = q @ keys.transpose(-1, -2)  # (B, h, N, K)
+        if attn_mask is not None:
+            scores += attn_mask
+        return scores.softmax(dim=-1) @ v  # (B, h, N, d)
+
+
 class LinearAttention(nn.Module):
     """Self-attention of the SANA block; tensor names as in diffusers (`attn1`)."""
 
@@ -165,8 +179,11 @@ class CrossAttention(nn.Module):
         """
         return self.read(x, *self.keys_values(tokens, mask))
 
-    def keys_values(self, tokens: Tensor, mask: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """What `read` needs of the tag tokens: keys and values, (B, h, K, d) each, and the bias (B, 1, 1, K)."""
+    def keys_values(self, tokens: Tensor, mask: Tensor | None) -> tuple[Tensor, Tensor, Tensor | None]:
+        """What `read` needs of the tag tokens: keys and values, (B, h, K, d) each, and the bias (B, 1, 1, K).
+
+        Without a mask all tokens count, and there is no bias.
+        """
         if hasattr(self, "to_kv"):
             k, v = self.to_kv(tokens).chunk(2, dim=-1)
         else:
@@ -174,15 +191,19 @@ class CrossAttention(nn.Module):
         if self.qk_norm:
             k = self.norm_k(k.float()).to(v.dtype)
         # An additive -1e4 rather than -inf: public weights were trained with it, and it cannot make NaN.
-        bias = torch.where(mask, 0.0, -1e4)[:, None, None, :].to(v.dtype)
+        bias = None if mask is None else torch.where(mask, 0.0, -1e4)[:, None, None, :].to(v.dtype)
         return self._split(k), self._split(v), bias
 
-    def read(self, x: Tensor, k: Tensor, v: Tensor, bias: Tensor) -> Tensor:
-        """Attend from image tokens, (B, N, D) -> (B, N, D), to what `keys_values` gave."""
+    def read(self, x: Tensor, k: Tensor, v: Tensor, bias: Tensor | None, *, plain: bool = False) -> Tensor:
+        """Attend from image tokens, (B, N, D) -> (B, N, D), to what `keys_values` gave.
+
+        `plain` forms the scores, rounded to the dtype of k and v, rather than ask torch's fused kernel.
+        """
         q = self.to_q(x)
         if self.qk_norm:
             q = self.norm_q(q.float()).to(v.dtype)
-        out = F.scaled_dot_product_attention(self._split(q), k, v, attn_mask=bias)  # (B, h, N, d)
+        attend = _softmax_attention if plain else F.scaled_dot_product_attention
+        out = attend(self._split(q), k, v, attn_mask=bias)  # (B, h, N, d)
         return self.to_out[0](out.transpose(1, 2).flatten(2))  # (B, N, D)
 
     def _split(self, z: Tensor) -> Tensor:

@@ -150,7 +150,7 @@ class TransformerBlock(nn.Module):
         x: Tensor,
         modulation: Tensor,
         tags: Tensor,
-        tag_mask: Tensor,
+        tag_mask: Tensor | None,
         size: tuple[int, int],
         row_chunks: int | None = None,
     ) -> Tensor:
@@ -159,12 +159,13 @@ class TransformerBlock(nn.Module):
         Args:
             x: (B, N, D).
             modulation: (B or 1, 6, D), shared by all blocks (AdaLN-single).
-            tags, tag_mask: (B, K, D) and (B, K) bool.
+            tags, tag_mask: (B, K, D) and (B, K) bool; in place, None where all count.
             size: (H, W) with N = H * W.
             row_chunks: given, x is float32 and changed in place, by this many chunks of rows; without gradients.
         """
         if row_chunks is not None:
             return self._in_place(x, modulation, tags, tag_mask, size, row_chunks)
+        assert tag_mask is not None, "the plain forward pass is given a mask"
         shift1, scale1, gate1, shift2, scale2, gate2 = (self.scale_shift_table + modulation).unbind(1)  # (B, D) each
         x = x + gate1[:, None] * self.attn1(modulated_norm(x, shift1, scale1, self.norm_eps))  # (B, N, D)
         x = x + self.attn2(x, tags, tag_mask)  # (B, N, D): neither normed nor gated, as SANA
@@ -173,16 +174,23 @@ class TransformerBlock(nn.Module):
         return x + gate2[:, None] * h  # (B, N, D)
 
     def _in_place(
-        self, x: Tensor, modulation: Tensor, tags: Tensor, tag_mask: Tensor, size: tuple[int, int], row_chunks: int
+        self,
+        x: Tensor,
+        modulation: Tensor,
+        tags: Tensor,
+        tag_mask: Tensor | None,
+        size: tuple[int, int],
+        row_chunks: int,
     ) -> Tensor:
         shift1, scale1, gate1, shift2, scale2, gate2 = (self.scale_shift_table + modulation).float().unbind(1)
         rows = row_spans(size[0], row_chunks)
         tokens = [(start * size[1], end * size[1]) for start, end in rows]
 
-        def keys_values() -> tuple[Tensor, Tensor, Tensor]:
+        def keys_values() -> tuple[Tensor, Tensor, Tensor | None]:
             return self.attn2.keys_values(tags, tag_mask)
 
-        cross = keys_values() if self._tag_keys is None else self._tag_keys.get((tags, tag_mask), keys_values)
+        inputs = (tags,) if tag_mask is None else (tags, tag_mask)
+        cross = keys_values() if self._tag_keys is None else self._tag_keys.get(inputs, keys_values)
         norm1 = partial(modulated_norm, shift=shift1, scale=scale1, eps=self.norm_eps)
         self_attend_(x, self.attn1, norm1, gate1[:, None], tokens)
         cross_attend_(x, self.attn2, cross, tokens)

@@ -216,11 +216,11 @@ class LinearDiT(nn.Module):
         h = F.gelu(self.caption_projection.linear_1(tokens), approximate="tanh")
         return self.caption_norm(self.caption_projection.linear_2(h).float())  # (B, K, D)
 
-    def _embed_real_tags(self, cond: Conditioning) -> tuple[Tensor, Tensor]:
-        """Tag tokens and their mask without the columns that are padding in every row; their weight is exactly zero."""
+    def _embed_real_tags(self, cond: Conditioning) -> tuple[Tensor, Tensor | None]:
+        """Tag tokens and mask, without columns that are padding in every row; a single row then needs no mask."""
         real = cond.tag_mask.any(dim=0)  # (K,)
         kept = replace(cond, tags=cond.tags[:, real], tag_mask=cond.tag_mask[:, real])
-        return self.embed_tags(kept), kept.tag_mask
+        return self.embed_tags(kept), None if kept.tag_mask.shape[0] == 1 else kept.tag_mask
 
     def embed_time(self, t: Tensor, cond: Conditioning) -> Tensor:
         """Embedding of time and scale, (B or 1, D); one row when both are the same for the whole batch."""
@@ -283,6 +283,7 @@ class LinearDiT(nn.Module):
             if self._packed and not in_place:
                 raise ConfigError("a packed network was asked for gradients", hint="run it under torch.no_grad()")
             if in_place and self._fused:
+                mask: Tensor | None
                 tags, mask = self._embedded.get((cond.tags, cond.tag_mask), lambda: self._embed_real_tags(cond))
                 lr = self._conditions.get((cond.lr,), lambda: self._condition(cond.lr))  # (B, Cc, H, W)
             else:
@@ -301,7 +302,13 @@ class LinearDiT(nn.Module):
         return lr
 
     def _trunk(
-        self, x: Tensor, e: Tensor, modulation: Tensor, tags: Tensor, tag_mask: Tensor, row_chunks: int | None = None
+        self,
+        x: Tensor,
+        e: Tensor,
+        modulation: Tensor,
+        tags: Tensor,
+        tag_mask: Tensor | None,
+        row_chunks: int | None = None,
     ) -> Tensor:
         """Patchify, run the transformer blocks, unpatchify: (B, C, H, W) -> (B, C', H, W)."""
         p = self.config.patch_size
