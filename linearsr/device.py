@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import platform
-from contextlib import AbstractContextManager, nullcontext
+from collections.abc import Iterator
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from functools import lru_cache
 from pathlib import Path
 
 import torch
 
 from linearsr.config import CheckpointConfig
-from linearsr.errors import ConfigError, DeviceError
+from linearsr.errors import ConfigError, DeviceError, OutOfMemoryError
 
 __all__ = [
     "DTYPES",
@@ -18,8 +19,10 @@ __all__ = [
     "autocast_dtype",
     "cpu_has_fast_bf16",
     "describe_devices",
+    "empty_cache",
     "free_memory",
     "is_out_of_memory",
+    "memory_errors",
     "resolve_device",
     "tile_memory",
 ]
@@ -114,7 +117,9 @@ def describe_devices() -> list[str]:
 def free_memory(device: torch.device) -> int | None:
     """Bytes that a run may take on the device now; None where the system does not say."""
     if device.type == "cuda":
-        return int(torch.cuda.mem_get_info(device)[0])
+        # torch keeps freed blocks for itself; they are free for this run.
+        kept = torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(device)
+        return int(torch.cuda.mem_get_info(device)[0] + kept)
     if device.type == "mps":
         if not hasattr(torch.mps, "recommended_max_memory"):  # before torch 2.5
             return None
@@ -128,10 +133,31 @@ def free_memory(device: torch.device) -> int | None:
     return None
 
 
+@contextmanager
+def memory_errors(what: str, *, hint: str) -> Iterator[None]:
+    """Turn a device's want of memory into an error that says what did not fit.
+
+    Raises:
+        OutOfMemoryError: the block ran out of memory.
+    """
+    try:
+        yield
+    except (RuntimeError, MemoryError) as error:
+        if isinstance(error, RuntimeError) and not is_out_of_memory(error):
+            raise
+        raise OutOfMemoryError(f"out of memory in {what}", hint=hint) from error
+
+
 def is_out_of_memory(error: RuntimeError) -> bool:
     """CUDA has a class of its own for it; Apple's GPU and the CPU's allocator say it in words only."""
     words = ("out of memory", "can't allocate memory", "not enough memory")
     return isinstance(error, torch.cuda.OutOfMemoryError) or any(word in str(error) for word in words)
+
+
+def empty_cache(device: torch.device) -> None:
+    """Give what torch keeps for itself back to the device."""
+    if device.type in ("cuda", "mps"):
+        getattr(torch, device.type).empty_cache()
 
 
 def tile_memory(config: CheckpointConfig, height: int, width: int, dtype: torch.dtype | None) -> int:

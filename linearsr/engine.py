@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from functools import partial
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import torch
@@ -13,6 +14,7 @@ from linearsr.color import COLOR_FIXES
 from linearsr.config import CheckpointConfig, check_cfg_scale
 from linearsr.device import free_memory, tile_memory
 from linearsr.errors import ConfigError
+from linearsr.extras import require
 from linearsr.families import Family, make_family
 from linearsr.hub import Model
 from linearsr.model.experts import ExpertBank
@@ -25,7 +27,7 @@ if TYPE_CHECKING:
     from linearsr.autoencoders.dcae import DcaeAutoencoder
     from linearsr.tags.encoder import PromptEmbedder
 
-__all__ = ["Engine", "check_settings", "check_tiling", "choose_overlap", "choose_tile", "make_engine"]
+__all__ = ["Engine", "check_parts", "check_settings", "check_tiling", "choose_overlap", "choose_tile", "make_engine"]
 
 ALPHA_MODES = ("auto", "resize", "model", "drop")
 WHOLE_FACTOR = 1.5
@@ -176,12 +178,30 @@ def make_engine(model: Model, runtime: Runtime) -> Engine:
     return engine
 
 
+def check_parts(model: Model, engine: Engine) -> None:
+    """Find out before the first picture what would fail after its last step; fetches what is not here, loads nothing.
+
+    Raises:
+        WeightsError: autoencoder or text encoder cannot be had, or do not fit.
+        ConfigError: a package that they need is not installed.
+    """
+    engine.words.check()
+    if model.config.autoencoder.kind == "dcae":
+        require("diffusers", "full", "the DC-AE autoencoder")
+        _autoencoder_folders(model)
+
+
+def _autoencoder_folders(model: Model) -> tuple[Path, Path | None]:
+    config = model.config.autoencoder
+    folder = model.component(config.source, what="autoencoder")
+    return folder, model.component(config.decoder, what="decoder") if config.decoder else None
+
+
 def _load_autoencoder(model: Model, runtime: Runtime) -> DcaeAutoencoder:
     from linearsr.autoencoders.dcae import OVERLAP, TILE, WHOLE, load_dcae
 
     config = model.config.autoencoder
-    folder = model.component(config.source, what="autoencoder")
-    decoder = model.component(config.decoder, what="decoder") if config.decoder else None
+    folder, decoder = _autoencoder_folders(model)
     # float16's range is too narrow for the residual stream of the decoder.
     dtype = None if runtime.dtype is torch.float16 else runtime.dtype
     if isinstance(runtime.vae_tile, int):

@@ -16,7 +16,7 @@ import torch
 from torch import Tensor
 
 from linearsr.denoiser import velocity_fn
-from linearsr.device import free_memory, is_out_of_memory
+from linearsr.device import empty_cache, free_memory, is_out_of_memory
 from linearsr.engine import Engine
 from linearsr.errors import ImageError, OutOfMemoryError
 from linearsr.families import Blend
@@ -32,6 +32,8 @@ __all__ = ["Enlargement", "enlarge"]
 
 logger = logging.getLogger(__name__)
 Progress = Callable[[float], None]
+SAMPLING_SHARE = 0.8
+"""Of the progress shown; the rest is a learned autoencoder's."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -127,7 +129,7 @@ def enlarge(
 
     Raises:
         OutOfMemoryError: the smallest tile does not fit.
-        ImageError: the network gives values that are not finite, in full precision too.
+        ImageError: the network gives values that are not finite; tiles are tried in full precision first.
     """
     logger.debug(
         "%dx%d to %dx%d, times %s, guidance %s, %s, %s on %s",
@@ -140,9 +142,13 @@ def enlarge(
     )
     run, unit = (_blend_tiles, 1) if blend == "tiles" else (_blend_steps, job.engine.family.cell)
     job.engine.bank.expect(job.ts)
+    chunks = 1
     while True:
         plan = _plan(job, tile, overlap if tile is None else min(overlap, tile // 2), unit)
-        job.engine.bank.row_chunks = _row_chunks(job.engine, plan, unit, batch_size)
+        most = _most_chunks(job.engine, plan, unit)
+        chunks = min(most, max(chunks, _row_chunks(job, plan, unit, batch_size)))
+        job.engine.bank.row_chunks = chunks
+        empty_cache(job.engine.device)
         try:
             return run(job, plan, batch_size, progress)[:, : job.out.height, : job.out.width]
         except OutOfMemoryError:
@@ -150,13 +156,15 @@ def enlarge(
         except RuntimeError as error:
             if not is_out_of_memory(error):
                 raise
+            if chunks < most:  # the same picture, in smaller parts
+                chunks = min(most, 4 * chunks)
+                continue
             grid, side = job.engine.grid, max(job.padded) if tile is None else tile
             smallest = math.ceil(MIN_TILE / grid) * grid
             if side <= smallest:
                 message = f"{job.engine.device} is out of memory even with {side}-pixel tiles"
                 other = "" if job.engine.device.type == "cpu" else ", or use `--device cpu`"
                 raise OutOfMemoryError(message, hint=_memory_hint(job.engine) + other) from error
-            _empty_cache(job.engine.device)
             tile = max(smallest, side // 2 // grid * grid)
 
 
@@ -167,11 +175,20 @@ def _plan(job: Enlargement, tile: int | None, overlap: int, unit: int) -> TilePl
     return plan_tiles(height // unit, width // unit, side, overlap // unit, job.engine.grid // unit)
 
 
-def _row_chunks(engine: Engine, plan: TilePlan, unit: int, batch_size: int) -> int:
-    """Parts that a transformer block is computed in, so that a call takes a quarter of the free memory at most."""
+def _most_chunks(engine: Engine, plan: TilePlan, unit: int) -> int:
+    """Rows of tokens of a tile, which cannot be cut further; 1 for networks that are not cut."""
+    return plan.tile_height * unit // engine.grid if engine.config.model.stem == "patch" else 1
+
+
+def _row_chunks(job: Enlargement, plan: TilePlan, unit: int, batch_size: int) -> int:
+    """Parts that a transformer block is computed in: a call takes a quarter of what the experts leave free at most."""
+    engine = job.engine
     free = free_memory(engine.device)
     if engine.config.model.stem != "patch" or free is None:
         return 1
+    if engine.runtime.offload == "none":
+        names = {engine.config.experts.files[i] for i in engine.bank.used_by(job.ts) if i not in engine.bank.loaded}
+        free = max(0, free - sum(engine.config.files[name].bytes for name in names))
     tokens = plan.tile_height * plan.tile_width * unit**2 // engine.grid**2 * min(batch_size, len(plan.tiles))
     return auto_row_chunks(engine.config.model, tokens, free // 4)
 
@@ -181,13 +198,6 @@ def _memory_hint(engine: Engine) -> str:
         step = "expert" if engine.runtime.offload == "none" else "sequential"
         return f"use `--offload {step}`, close other programs that use it"
     return "close other programs that use it"
-
-
-def _empty_cache(device: torch.device) -> None:
-    if device.type == "cuda":
-        torch.cuda.empty_cache()
-    elif device.type == "mps":
-        torch.mps.empty_cache()
 
 
 def _blend_tiles(job: Enlargement, plan: TilePlan, batch_size: int, progress: Progress) -> Tensor:
@@ -231,15 +241,21 @@ def _blend_steps(job: Enlargement, plan: TilePlan, batch_size: int, progress: Pr
         return family.latent(run_tiled(velocity, plan, batch_size=batch_size)[None])
 
     steps = len(job.ts) - 1
+    share = 1.0 if family.cell == 1 else SAMPLING_SHARE
+
+    def after(index: int, state: Tensor) -> None:
+        if not bool(torch.isfinite(state).all()):
+            raise ImageError("the network gave values that are not finite", hint="try `--dtype fp32`")
+        progress(share * (index + 1) / steps)
+
     sampler = SAMPLERS[engine.config.sampling.sampler]
-    latent = sampler(
-        canvas_v_fn, job.start(canvas).to("cpu"), job.ts, callback=lambda index, _t, _x: progress((index + 1) / steps)
-    )
-    if not bool(torch.isfinite(latent).all()):
-        raise ImageError("the network gave values that are not finite", hint="try `--dtype fp32`")
+    latent = sampler(canvas_v_fn, job.start(canvas).to("cpu"), job.ts, callback=lambda index, _t, x: after(index, x))
     if engine.runtime.offload != "none":
         engine.bank.clear()  # the decoder takes their place
-    decoded = family.decode(latent, job.views(canvas).to("cpu"), job.scale)[0].to("cpu")
+        empty_cache(engine.device)
+    decoded = family.decode(
+        latent, job.views(canvas).to("cpu"), job.scale, lambda done, total: progress(share + (1 - share) * done / total)
+    )[0].to("cpu")
     if engine.runtime.offload != "none":
         family.free()
     return decoded

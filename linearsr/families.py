@@ -15,6 +15,7 @@ from torch import Tensor
 
 from linearsr.autoencoders.pixel import PixelAutoencoder
 from linearsr.config import AutoencoderConfig, CheckpointConfig
+from linearsr.device import memory_errors
 from linearsr.errors import ConfigError
 from linearsr.resize import resize_window
 from linearsr.sizing import OutputSize
@@ -26,6 +27,7 @@ if TYPE_CHECKING:
 __all__ = ["Blend", "Family", "LatentFamily", "PixelFamily", "make_family"]
 
 Blend = Literal["tiles", "steps"]
+Progress = Callable[[int, int], None]
 NATIVE_SCALE = 4
 """Enlargement of the latent family: its stem reads low-resolution pixels as they are, on a grid fixed at training."""
 
@@ -56,8 +58,8 @@ class Family(Protocol):
     def latent(self, cells: Tensor) -> Tensor:
         """Inverse of `cells`."""
 
-    def decode(self, latent: Tensor, view: Tensor, scale: float) -> Tensor:
-        """Latent to pixels (B, 3, H, W) in [0, 1], not clamped."""
+    def decode(self, latent: Tensor, view: Tensor, scale: float, progress: Progress | None = None) -> Tensor:
+        """Latent to pixels (B, 3, H, W) in [0, 1], not clamped; progress is called with (tiles done, tiles in all)."""
 
     def free(self) -> None:
         """Let go of what is not needed while the network samples."""
@@ -105,7 +107,7 @@ class PixelFamily:
         """Space to depth."""
         return F.pixel_unshuffle(cells, self.factor)
 
-    def decode(self, latent: Tensor, view: Tensor, scale: float) -> Tensor:
+    def decode(self, latent: Tensor, view: Tensor, scale: float, progress: Progress | None = None) -> Tensor:
         """The enlarged input plus the residual."""
         return self.autoencoder.decode(latent, view, scale)
 
@@ -161,9 +163,11 @@ class LatentFamily:
         """The cells themselves."""
         return cells
 
-    def decode(self, latent: Tensor, view: Tensor, scale: float) -> Tensor:
+    def decode(self, latent: Tensor, view: Tensor, scale: float, progress: Progress | None = None) -> Tensor:
         """By the autoencoder, in tiles of its own where the picture is large."""
-        return self.autoencoder.decode(latent)
+        with memory_errors("loading the autoencoder", hint="use `--offload expert`, or `--device cpu`"):
+            autoencoder = self.autoencoder
+        return autoencoder.decode(latent, progress=progress)
 
     def free(self) -> None:
         """Drop the autoencoder; it loads again for the next picture."""

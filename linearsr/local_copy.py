@@ -19,7 +19,7 @@ from linearsr.atomic import atomic_file, write_bytes
 from linearsr.catalogue import hub_address, local_folder
 from linearsr.checkpoint import CONFIG_NAME, read_config, verify_file
 from linearsr.config import CheckpointConfig, FileEntry, to_dict
-from linearsr.errors import ConfigError, WeightsError
+from linearsr.errors import ConfigError, ImageError, WeightsError
 from linearsr.hub import Model
 from linearsr.hub_repo import FOLDER_SUFFIXES, HubRepo
 from linearsr.model_files import component_sources, wanted_files
@@ -127,14 +127,19 @@ class _Copy:
             self.kept.append(name)
             return entry
         source = fetch()
-        target.parent.mkdir(parents=True, exist_ok=True)
+        try:
+            target.parent.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise ImageError(
+                f"the folder {str(target.parent)!r} cannot be made: {error.strerror}", hint="choose another folder"
+            ) from error
         with atomic_file(target) as stream:
             written = _copy_hashed(source, stream)
             if entry is not None and written != entry:
                 raise WeightsError(
                     f"{name!r} has {written.bytes} bytes and sha256 {written.sha256[:12]}..., expected {entry.bytes} "
                     f"and {entry.sha256[:12]}...",
-                    hint="run `linearsr models verify MODEL --repair`, or fetch the model again",
+                    hint="fetch or copy the model again; `linearsr models verify ID --repair` mends the Hub cache",
                 )
         self.copied.append(name)
         return written

@@ -1,7 +1,7 @@
 """Upscaler: the one place that knows all parts. Picture in, larger picture out.
 
 The picture and the canvas stay on the host; only tiles visit the device. Every result depends on the picture, the
-settings, the weights and the seed alone, not on tile batches, file names or the order of files.
+settings, the weights and the seed alone, not on file names or the order of files; on tile batches by rounding only.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from torch import Tensor
 from linearsr.alpha import resize_alpha
 from linearsr.checkpoint import CONFIG_NAME
 from linearsr.color import apply_color_fix
-from linearsr.engine import check_settings, make_engine
+from linearsr.engine import check_parts, check_settings, make_engine
 from linearsr.errors import ConfigError, WeightsError
 from linearsr.families import Blend
 from linearsr.hub import BUNDLED, Model, open_model
@@ -127,7 +127,7 @@ class Upscaler:
         """Names the tags of pictures, loaded at its first use; None where nothing names any."""
         return self.tags.tagger
 
-    def find_tags(self, picture: Picture | Tensor, tags: str | tuple[str, ...] | None = None) -> tuple[str, ...]:
+    def find_tags(self, picture: Picture | Tensor | None, tags: str | tuple[str, ...] | None = None) -> tuple[str, ...]:
         """Canonical tags for a picture, or for its pixels (3, h, w); as `TagFinder.find`."""
         return self.tags.find(picture, tags)
 
@@ -143,6 +143,10 @@ class Upscaler:
         """
         self.tags.free()
         self.engine.words.prepare(pictures, self.tags.negative(negative_tags))
+
+    def check_parts(self) -> None:
+        """Find out before the first picture what would fail after its last step; as `engine.check_parts`."""
+        check_parts(self.model, self.engine)
 
     def validate(
         self,

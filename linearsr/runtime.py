@@ -22,7 +22,7 @@ OFFLOADS: tuple[Offload, ...] = typing.get_args(Offload)
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Runtime:
-    """Where and how to compute. None of it changes a result by more than rounding."""
+    """Where and how to compute. Only tiles of the autoencoder change a result by more than rounding."""
 
     device: torch.device
     dtype: torch.dtype | None = None
@@ -96,11 +96,12 @@ def _place(runtime: Runtime, network: LinearDiT) -> LinearDiT:
 
 def make_bank(model: Model, runtime: Runtime) -> ExpertBank:
     """The experts of a model, loaded as the runtime says."""
-    one = runtime.offload != "none"
+    # Small networks are all kept: their tiles are sampled one by one, and each would load every expert anew.
+    one = runtime.offload != "none" and model.config.model.stem == "patch"
     return ExpertBank(
         model.config.experts.boundaries_log_snr,
         partial(_load, model, runtime),
         keep=1 if one else 4,
         place=partial(_place, runtime),
-        ahead=runtime.offload == "expert",
+        ahead=one and runtime.offload == "expert",
     )

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from linearsr.config import TagsConfig
+from linearsr.device import memory_errors
 from linearsr.errors import ConfigError
 from linearsr.model.conditioning import pad_tag_ids
 from linearsr.tags.vocabulary import parse_tags, tag_ids
@@ -20,6 +21,7 @@ if TYPE_CHECKING:
 __all__ = ["ClosedTags", "TagTokens", "TagWords", "TextTags", "make_tag_words"]
 
 Names = tuple[str, ...]
+ENCODER_HINT = "close other programs that use the device, or use `--device cpu`"
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -50,6 +52,13 @@ class TagWords(Protocol):
     def prepare(self, pictures: Sequence[Names], negative: Names | None) -> None:
         """Do all that needs another model for these pictures, then let go of that model."""
 
+    def check(self) -> None:
+        """Find out whether that model can be had and fits, without loading it.
+
+        Raises:
+            WeightsError: it cannot, or does not.
+        """
+
 
 class ClosedTags:
     """Learned embeddings of a fixed vocabulary."""
@@ -70,6 +79,9 @@ class ClosedTags:
         )
 
     def prepare(self, pictures: Sequence[Names], negative: Names | None) -> None:
+        """Nothing to do."""
+
+    def check(self) -> None:
         """Nothing to do."""
 
 
@@ -97,14 +109,19 @@ class TextTags:
         from linearsr.tags.encoder import pad_embeddings
 
         prompt, null = self._prompt(names), self._null(negative)
-        tags, mask = pad_embeddings(self._embed([prompt]), device)
-        null_tags, null_mask = pad_embeddings(self._embed([null]), device)
+        tokens, null_tokens = self._embed([prompt, null])
+        tags, mask = pad_embeddings([tokens], device)
+        null_tags, null_mask = pad_embeddings([null_tokens], device)
         return TagTokens(tags=tags, mask=mask, null_tags=null_tags, null_mask=null_mask, guides=prompt != null)
 
     def prepare(self, pictures: Sequence[Names], negative: Names | None) -> None:
         """Embed every distinct prompt of a run, then free the text encoder."""
-        prompts = dict.fromkeys([self._null(negative), *(self._prompt(names) for names in pictures)])
-        self._embed(list(prompts))
+        # Passes after the first have no tags. One prompt at a time: all of a large folder would not fit into memory.
+        embedder = self._ready()
+        with memory_errors("the text encoder", hint=ENCODER_HINT):
+            for prompt in dict.fromkeys([self._null(negative), *(self._prompt(names) for names in ((), *pictures))]):
+                embedder.embed([prompt])
+        embedder.free()
 
     def _prompt(self, names: Names) -> str:
         from linearsr.tags.prompts import make_prompt
@@ -117,11 +134,20 @@ class TextTags:
         return self.config.negative if negative is None else make_prompt(negative, "")
 
     def _embed(self, prompts: list[str]) -> list[Tensor]:
+        embedder = self._ready()
+        with memory_errors("the text encoder", hint=ENCODER_HINT):
+            embeddings = embedder.embed(prompts)
+        embedder.free()  # it takes more memory than the network it is for
+        return embeddings
+
+    def check(self) -> None:
+        """Look at the text encoder's settings."""
+        self._ready()
+
+    def _ready(self) -> PromptEmbedder:
         if self._embedder is None:
             self._embedder = self._make_embedder()
-        embeddings = self._embedder.embed(prompts)
-        self._embedder.free()  # it takes more memory than the network it is for
-        return embeddings
+        return self._embedder
 
 
 def make_tag_words(config: TagsConfig, make_embedder: Callable[[], PromptEmbedder]) -> TagWords:

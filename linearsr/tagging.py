@@ -9,6 +9,7 @@ from pathlib import Path
 from torch import Tensor
 
 from linearsr.config import CheckpointConfig
+from linearsr.device import memory_errors
 from linearsr.engine import Engine
 from linearsr.errors import ConfigError
 from linearsr.hub import Model
@@ -65,7 +66,11 @@ def load_tagger(model: Model, tagger: str, runtime: Runtime, vocabulary: Sequenc
 
     kind, source = split_tagger(str(model.config.tags.tagger) if tagger == "auto" else tagger)
     words = default_vocabulary() if vocabulary is None else vocabulary
-    folder: Path = model.component(source, what="tagger")
+    own = Path(source).expanduser()
+    if tagger != "auto" and own.is_dir():  # the user's `./folder` is one of this machine, not of the model
+        folder = own
+    else:
+        folder = model.component(source, what="tagger")
     return load_open_tagger(kind, folder, words, runtime.device, runtime.dtype)
 
 
@@ -93,18 +98,22 @@ class TagFinder:
             WeightsError: it cannot be had.
         """
         if isinstance(self._tagger, str):
-            return load_tagger(self.model, self._tagger, self.engine.runtime, self._vocabulary)
+            with memory_errors("the tagger", hint="give `--tags`, or use `--tagger none` or `--device cpu`"):
+                return load_tagger(self.model, self._tagger, self.engine.runtime, self._vocabulary)
         return self._tagger
 
-    def find(self, picture: Picture | Tensor, tags: str | Names | None = None) -> Names:
+    def find(self, picture: Picture | Tensor | None, tags: str | Names | None = None) -> Names:
         """Canonical tags for a picture, or for its pixels (3, h, w): those given, or what the tagger names.
+
+        The picture may be None where tags are given.
 
         Raises:
             ConfigError: a tag that the model does not know.
             WeightsError: as `tagger`.
         """
-        if tags is None and self.tagger is not None:
-            tags = self.tagger.tag(network_input(picture) if isinstance(picture, Picture) else picture)
+        if tags is None and picture is not None and self.tagger is not None:
+            with memory_errors("the tagger", hint="give `--tags`, or use `--tagger none` or `--device cpu`"):
+                tags = self.tagger.tag(network_input(picture) if isinstance(picture, Picture) else picture)
         return self.engine.words.parse(() if tags is None else tags)
 
     def negative(self, tags: str | Names | None) -> Names | None:

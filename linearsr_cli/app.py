@@ -21,7 +21,7 @@ from linearsr_cli.errors import ExitCode, exit_code_of, report
 from linearsr_cli.help import CONTEXT_SETTINGS, HelpCommand, HelpGroup
 from linearsr_cli.signals import Stopped, StopSignals
 
-__all__ = ["COMMANDS", "app", "main"]
+__all__ = ["COMMANDS", "app", "main", "program"]
 
 COMMANDS: dict[str, tuple[str, str]] = {
     "upscale": ("linearsr_cli.commands.upscale", "Enlarge and restore photographs."),
@@ -151,5 +151,16 @@ def main(arguments: list[str] | None = None) -> int:
         return exit_code_of(error)
 
 
+def program() -> None:
+    """The `linearsr` console script."""
+    code = main()
+    if code in (ExitCode.INTERRUPTED, ExitCode.TERMINATED):
+        # A thread may be reading or fetching an expert, which the interpreter would wait for.
+        sys.stdout.flush()
+        sys.stderr.flush()
+        os._exit(code)
+    sys.exit(code)
+
+
 if __name__ == "__main__":
-    sys.exit(main())
+    program()

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from linearsr.image_io import Picture
     from linearsr.pipeline import Upscaler
 
-__all__ = ["find_tags", "load_upscaler", "picture_settings", "shows_through", "write_settings"]
+__all__ = ["find_tags", "given_tags", "load_upscaler", "picture_settings", "shows_through", "write_settings"]
 
 
 def shows_through(picture: Picture, options: UpscaleOptions) -> bool:
@@ -65,14 +65,19 @@ def _vocabulary(path: str | None) -> tuple[str, ...] | None:
     return read_vocabulary(Path(path))
 
 
-def find_tags(item: PlanItem, picture: Picture, upscaler: Upscaler, options: UpscaleOptions) -> UsedTags:
-    """Tags of one picture and where they come from.
+def given_tags(item: PlanItem, options: UpscaleOptions) -> str | None:
+    """Tags that the user gives for a picture; None leaves them to the tagger."""
+    return options.tags if item.row is None else item.row.tags
+
+
+def find_tags(item: PlanItem, picture: Picture | None, upscaler: Upscaler, options: UpscaleOptions) -> UsedTags:
+    """Tags of one picture, which need not be read where they are given or nothing names any, and where they come from.
 
     Raises:
         WeightsError: the model's own tagger cannot be had.
     """
-    given = options.tags if item.row is None else item.row.tags
-    names = upscaler.find_tags(picture, given)
+    given = given_tags(item, options)
+    names = upscaler.find_tags(picture, () if given is None and picture is None else given)
     if given is not None:
         return UsedTags(names=names, origin="user" if item.row is None else "csv")
     return UsedTags(names=names, origin="none" if upscaler.tagger is None else "tagger")

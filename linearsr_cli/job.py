@@ -28,7 +28,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from linearsr.errors import DeviceError, ImageError, LinearSRError, OutOfMemoryError, WeightsError
-from linearsr_cli.calls import find_tags, load_upscaler, picture_settings, shows_through, write_settings
+from linearsr_cli.calls import find_tags, given_tags, load_upscaler, picture_settings, shows_through, write_settings
 from linearsr_cli.errors import ExitCode, debug_wanted, describe, exit_code_of, exit_code_of_files
 from linearsr_cli.items import Plan, PlanItem
 from linearsr_cli.output import Output, clean
@@ -119,23 +119,28 @@ class Job:
         with open_progress(self.options.progress, self.out, files=len(todo), pixels=pixels) as progress:
             upscaler = load_upscaler(self.options, self.plan.table, progress, self.out)
             if upscaler.tags_ahead:
-                self.tag_ahead(todo, upscaler)
+                upscaler.check_parts()
+                self.tag_ahead(todo, upscaler, progress)
             for item in todo:
                 self.one(item, upscaler, progress)
 
-    def tag_ahead(self, todo: Sequence[PlanItem], upscaler: Upscaler) -> None:
+    def tag_ahead(self, todo: Sequence[PlanItem], upscaler: Upscaler, progress: Progress) -> None:
         """Find the tags of every picture, then let go of tagger and text encoder before anything is sampled.
 
         A picture that cannot be read is left for its own turn, when the failure is reported.
         """
         from linearsr.image_io import read
 
-        for item in todo:
-            try:
-                picture = read(item.source.path)
-            except (ImageError, OSError):
-                continue
+        for number, item in enumerate(todo, start=1):
+            picture = None
+            if given_tags(item, self.options) is None and upscaler.tagger is not None:
+                progress.tagging(number, len(todo))
+                try:
+                    picture = read(item.source.path)
+                except (ImageError, OSError):
+                    continue
             self.ahead[item.source.name] = find_tags(item, picture, upscaler, self.options)
+        del picture
         upscaler.prepare([tags.names for tags in self.ahead.values()], self.options.negative_tags)
 
     def one(self, item: PlanItem, upscaler: Upscaler, progress: Progress) -> None:
@@ -281,11 +286,14 @@ def save_tags(job: Job) -> bool:
         False if it could not be written; the pictures themselves are saved.
     """
     path = job.options.save_tags
-    if path is None or (not job.tally.tags and Path(path).exists()):
+    failed = {name for name, _ in job.tally.failures}
+    # Tags found ahead are not lost if the run is interrupted.
+    ahead = {name: tags.text for name, tags in job.ahead.items() if name not in failed}
+    if path is None or (not job.tally.tags and not ahead and Path(path).exists()):
         return True
     try:
         with hold():
-            write_tags(Path(path), {**job.plan.saved_tags, **job.tally.tags})
+            write_tags(Path(path), {**job.plan.saved_tags, **ahead, **job.tally.tags})
     except LinearSRError as error:
         job.out.failure(path, error)
         return False

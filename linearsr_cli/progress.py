@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import sys
+import time
 from typing import TYPE_CHECKING, Protocol
 
 from linearsr_cli.output import Output, clean
@@ -24,6 +25,9 @@ class Progress(Protocol):
 
     def begin(self, name: str, pixels: int) -> None:
         """A file is started; it will have `pixels` output pixels."""
+
+    def tagging(self, number: int, files: int) -> None:
+        """The tagger looks at a picture, before the first is started."""
 
     def fraction(self, done: float) -> None:
         """The current file is done to this part, 0 to 1."""
@@ -47,6 +51,9 @@ class _Silent:
     def begin(self, name: str, pixels: int) -> None:
         return None
 
+    def tagging(self, number: int, files: int) -> None:
+        return None
+
     def fraction(self, done: float) -> None:
         return None
 
@@ -65,10 +72,16 @@ class _Plain(_Silent):
         self._files = files
         self._count = 0
         self._fetched: set[str] = set()
+        self._told = time.monotonic()
 
     def end(self, line: str) -> None:
         self._count += 1
         self._out.info(f"[{self._count}/{self._files}] {line}")
+
+    def tagging(self, number: int, files: int) -> None:
+        if time.monotonic() - self._told > 10.0:  # a line for each would be as many as results
+            self._told = time.monotonic()
+            self._out.info(f"tagging {number} of {files}")
 
     def download(self, name: str, done: int, total: int | None) -> None:
         if name not in self._fetched:
@@ -96,6 +109,9 @@ class _Bar(_Silent):
     def begin(self, name: str, pixels: int) -> None:
         self._pixels_now = pixels
         self._display.update(self._task, name=_short(clean(os.path.basename(name))))
+
+    def tagging(self, number: int, files: int) -> None:
+        self._display.update(self._task, name=f"tagging {number}/{files}")
 
     def fraction(self, done: float) -> None:
         completed = self._pixels_before + self._pixels_now * min(max(done, 0.0), 1.0)

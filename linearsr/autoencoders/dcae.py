@@ -20,7 +20,7 @@ from torch import Tensor
 
 from linearsr.autoencoders.dcae_weights import read_autoencoder, read_with_decoder
 from linearsr.config import AutoencoderConfig
-from linearsr.device import free_memory, is_out_of_memory
+from linearsr.device import empty_cache, free_memory, is_out_of_memory
 from linearsr.errors import ConfigError, ImageError, OutOfMemoryError, ShapeError, WeightsError
 from linearsr.tiling import MIN_TILE, Tile, plan_tiles, run_tiled
 
@@ -215,8 +215,7 @@ class DcaeAutoencoder:
             if not is_out_of_memory(error):
                 raise
             smaller = side if len(source) > 1 else self._smaller(max(plan.tile_height, plan.tile_width) * unit, error)
-        if self.device.type in ("cuda", "mps"):  # after the handler, which keeps the tensors of the failed try alive
-            getattr(torch, self.device.type).empty_cache()
+        empty_cache(self.device)  # after the handler, which keeps the tensors of the failed try alive
         return torch.cat([self._tiled(fn, part, size, smaller, unit, progress) for part in source.split(1)])
 
     def _half(self, side: int) -> int:
@@ -229,7 +228,7 @@ class DcaeAutoencoder:
             other = "" if self.device.type == "cpu" else ", or use `--device cpu`"
             raise OutOfMemoryError(
                 f"{self.device} is out of memory even with {side}-pixel tiles of the autoencoder",
-                hint=("close other programs that use it" if half < MIN_TILE else f"try `--vae-tile {half}`") + other,
+                hint="use `--offload expert`, or close other programs that use it" + other,
             ) from error
         smaller = max(half, SMALLEST_RETRY // self.factor * self.factor)
         logger.info("the autoencoder ran out of memory with %d-pixel tiles, trying %d", side, smaller)

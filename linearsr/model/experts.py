@@ -126,6 +126,9 @@ class ExpertBank:
     def clear(self) -> None:
         """Let go of every network; each loads again when it is needed."""
         self._loaded.clear()
+        ahead, self._next = self._next, None
+        if ahead is not None:
+            ahead[1].cancel()  # one that is under way ends by itself and is dropped
 
     def _take(self, index: int) -> LinearDiT:
         """A loaded network that is not in place yet: the one loaded ahead, or one loaded now."""

@@ -25,6 +25,7 @@ from linearsr.errors import ConfigError, ShapeError
 from linearsr.model.chunked import Remembered, auto_row_chunks, row_spans
 from linearsr.model.conditioning import Conditioning, TagEmbedding
 from linearsr.model.dense import can_pack
+from linearsr.model.initial import init_weights
 from linearsr.model.layers import (
     ModulatedResBlock,
     TimestepEmbedding,
@@ -119,33 +120,7 @@ class LinearDiT(nn.Module):
         self.scale_shift_table = nn.Parameter(torch.randn(2, dim) / dim**0.5)
         out_channels = stem if config.stem == "conv" else config.in_channels
         self.proj_out = nn.Linear(dim, config.patch_size**2 * out_channels)
-        self._init_weights()
-
-    def _init_weights(self) -> None:
-        for module in self.modules():
-            if isinstance(module, nn.Linear):
-                nn.init.xavier_uniform_(module.weight)
-                if module.bias is not None:
-                    nn.init.zeros_(module.bias)
-        for mlp in (self.time_embed.emb.timestep_embedder, self.caption_projection):
-            nn.init.normal_(mlp.linear_1.weight, std=0.02)
-            nn.init.normal_(mlp.linear_2.weight, std=0.02)
-        proj = self.patch_embed.proj.weight
-        nn.init.xavier_uniform_(proj.data.view(proj.shape[0], -1))
-        if self.config.num_tags == 0:
-            nn.init.constant_(self.caption_norm.weight, 0.01)  # SANA's y_norm_scale_factor
-        if self.config.stem == "conv":
-            nn.init.zeros_(self.conv_modulation.weight)  # modulation starts at identity, so t is ignored at step 0
-            nn.init.zeros_(self.conv_out.weight)  # a new compact network gives x0_hat = 0, the enlarged input
-            nn.init.zeros_(self.conv_out.bias)  # type: ignore[arg-type]
-            nn.init.zeros_(self.proj_out.weight)  # the trunk joins in as it learns, rather than drowning the stem
-            nn.init.kaiming_normal_(self.conv_in.weight, nonlinearity="linear")
-            for block in (*self.stem_blocks, *self.head_blocks):
-                nn.init.kaiming_normal_(block.conv1.weight, nonlinearity="relu")
-                nn.init.kaiming_normal_(block.conv2.weight, nonlinearity="linear")
-                block.conv2.weight.data.mul_(0.2)  # ten residual sums then keep about unit variance
-                nn.init.zeros_(block.conv1.bias)
-                nn.init.zeros_(block.conv2.bias)
+        init_weights(self)
 
     def fuse_qkv(self) -> None:
         """Join projections of the same tokens, for inference; call it once weights and LoRAs are loaded.

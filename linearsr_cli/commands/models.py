@@ -194,13 +194,15 @@ def verify(
     Weights of components in the Hub cache are checked too. One line a file; exit code 5 if one is damaged. Experts that
     were never needed are missing, which is no error without --all. Without --repair nothing is fetched.
     """
+    from linearsr.catalogue import hub_address
     from linearsr.hub import find_model
     from linearsr.integrity import check_files, repair_file
     from linearsr_cli.models_show import check_event, check_line
 
     out = Output(json=json, quiet=quiet)
     bad = []
-    for check in check_files(find_model(model)):
+    source = find_model(model)
+    for check in check_files(source):
         if repair and check.status == "damaged":
             out.info(f"{clean(check.title)} is damaged, fetching it again")
             with DownloadBar(out) as bar:
@@ -211,7 +213,8 @@ def verify(
         if not json:
             out.data(check_line(check))
     if bad:
-        hint = f"`linearsr models download {model}` fetches what is missing, --repair what is damaged"
+        fetch = f"`linearsr models download {model}` fetches what is missing, --repair what is damaged"
+        hint = "copy or fetch the model again" if hub_address(source) is None else fetch
         raise WeightsError(f"{len(bad)} of the files of model {model!r} are not whole: {', '.join(bad)}", hint=hint)
 
 

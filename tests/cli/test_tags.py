@@ -295,7 +295,7 @@ def test_resuming_with_other_tags_skips_what_is_done(linearsr, fake, picture):
         (["--cfg-scale", "nan"], 2, "cfg-scale is nan, expected 0 to 20"),
         (["--cfg-scale", "-0.1"], 2, "cfg-scale is -0.1"),
         (["--cfg-scale", "20.5"], 2, "cfg-scale is 20.5"),
-        (["--cfg-scale", "much"], 2, "'much' is not a number"),
+        (["--cfg-scale", "much"], 2, "cfg-scale is 'much'"),
         (["--tagger", "some"], 2, ""),
         (["--lora", "none.safetensors"], 5, "lora is 'none.safetensors', which does not exist"),
         (["--lora", "home:2"], 5, "lora is 'home', which is a folder"),

@@ -415,7 +415,7 @@ def test_out_of_memory_at_the_smallest_tile_names_the_setting(stored: Path) -> N
     _limit(autoencoder._decoder, 0, log)
     with pytest.raises(OutOfMemoryError, match="cpu is out of memory even with 256-pixel tiles") as caught:
         autoencoder.decode(torch.randn(1, 32, 4, 33))
-    assert caught.value.hint == "try `--vae-tile 128`"
+    assert caught.value.hint == "use `--offload expert`, or close other programs that use it"
     assert [shape[-1] for shape in log] == [33, 15, 8]
     assert SMALLEST_RETRY == 256
 
