@@ -9,7 +9,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from importlib import resources
 from pathlib import Path
 from typing import Protocol
@@ -94,6 +94,8 @@ class Model:
     """A user's own, merged into each expert."""
     on_download: OnDownload | None = None
     on_licence: OnLicence | None = None
+    _components: dict[str, Path] = field(default_factory=dict, repr=False, compare=False)
+    """Folders that were found, so that the Hub is asked once for each."""
 
     def file(self, name: str) -> Path:
         """Local path of one file of the checkpoint, fetched and its hash found right, once in this process.
@@ -117,6 +119,11 @@ class Model:
         Raises:
             WeightsError: no such component, or it cannot be had.
         """
+        if source not in self._components:
+            self._components[source] = self._find_component(source, what)
+        return self._components[source]
+
+    def _find_component(self, source: str, what: str) -> Path:
         if source.startswith("./"):
             return self._own_folder(source[2:].rstrip("/"), what)
         if Path(source).expanduser().is_dir():

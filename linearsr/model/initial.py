@@ -2,21 +2,18 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import Any
 
 from torch import nn
-
-if TYPE_CHECKING:
-    from linearsr.model.transformer import LinearDiT
 
 __all__ = ["init_weights"]
 
 
-def init_weights(network: LinearDiT) -> None:
+def init_weights(network: Any) -> None:  # noqa: ANN401 - naming the class would close a circle
     """Set all weights in place, from torch's global generator.
 
     Args:
-        network: as built; its tables are random already.
+        network: a `LinearDiT` as built; its tables are random already.
     """
     for module in network.modules():
         if isinstance(module, nn.Linear):
@@ -31,12 +28,12 @@ def init_weights(network: LinearDiT) -> None:
     if network.config.num_tags == 0:
         nn.init.constant_(network.caption_norm.weight, 0.01)  # SANA's y_norm_scale_factor
     for conv in network.lr_stem if network.config.lr_stem else ():
-        nn.init.kaiming_normal_(conv.weight, nonlinearity="relu")  # type: ignore[arg-type]
-        nn.init.zeros_(conv.bias)  # type: ignore[arg-type]
+        nn.init.kaiming_normal_(conv.weight, nonlinearity="relu")
+        nn.init.zeros_(conv.bias)
     if network.config.stem == "conv":
         nn.init.zeros_(network.conv_modulation.weight)  # modulation starts at identity, so t is ignored at step 0
         nn.init.zeros_(network.conv_out.weight)  # a new compact network gives x0_hat = 0, the enlarged input
-        nn.init.zeros_(network.conv_out.bias)  # type: ignore[arg-type]
+        nn.init.zeros_(network.conv_out.bias)
         nn.init.zeros_(network.proj_out.weight)  # the trunk joins in as it learns, rather than drowning the stem
         nn.init.kaiming_normal_(network.conv_in.weight, nonlinearity="linear")
         for block in (*network.stem_blocks, *network.head_blocks):
