@@ -27,7 +27,10 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "upscale": ("linearsr_cli.commands.upscale", "Enlarge and restore photographs."),
     "train": ("linearsr_cli.commands.train", "Train a model from a recipe."),
     "finetune": ("linearsr_cli.commands.finetune", "Adapt a model to photographs of one kind."),
+    "eval": ("linearsr_cli.commands.eval", "Score pictures or models against clean pictures."),
     "knee": ("linearsr_cli.commands.knee", "Replay a training curve and show its knee."),
+    "degrade": ("linearsr_cli.commands.degrade", "Make low-resolution pictures of clean ones."),
+    "compare": ("linearsr_cli.commands.compare", "Show pictures side by side, and where they differ."),
     "models": ("linearsr_cli.commands.models", "List, fetch, check, convert and publish models."),
     "doctor": ("linearsr_cli.commands.doctor", "Show versions, devices and memory, and try a small picture."),
 }

@@ -1,0 +1,182 @@
+"""Pairs of pictures on disk: PNG files of both sizes, and the tables of `pair_table` beside the smaller ones."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from linearsr.errors import ImageError, ShapeError
+from linearsr.image_io import Picture, probe, read, write
+from linearsr_train.data.pair_table import PairFolder, PairRow, PairSettings, make_folder
+from linearsr_train.data.pairs import make_lr
+
+__all__ = ["Pair", "is_finished", "make_pair", "make_pairs"]
+
+Levels = NDArray[np.uint8]
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Pair:
+    """One picture and the files to make of it."""
+
+    source: Path
+    name: str
+    """Place below the folder of low-resolution pictures, with slashes; unique in it."""
+    lr: Path
+    hr: Path | None = None
+    """File for the cropped high-resolution picture; None for none."""
+
+
+def is_finished(pair: Pair, row: PairRow | None) -> bool:
+    """Whether a pair is there as the table says: the low-resolution pixels are compared, of the other only the size.
+
+    A row of another source does not count, so that pictures of one name in two folders are never taken for each other.
+    """
+    if row is None or row.source != str(pair.source):
+        return False
+    if not pair.lr.is_file() or (pair.hr is not None and not pair.hr.is_file()):
+        return False
+    try:
+        if pair.hr is not None:
+            info = probe(pair.hr)
+            if (info.width, info.height) != (row.hr_width, row.hr_height):
+                return False
+        return _sha256(_to_levels(read(pair.lr).rgb)) == row.lr_sha256
+    except ImageError:
+        return False
+
+
+def make_pair(pair: Pair, settings: PairSettings) -> tuple[PairRow, dict[Path, Levels], tuple[str, ...]]:
+    """Read and degrade one picture; nothing is written.
+
+    Returns:
+        Its row, the files to write with their pixels, (H, W, 3) or (H, W) for gray, and notes in plain words. Gray
+        stays gray unless noise or JPEG coloured it.
+
+    Raises:
+        ImageError: the picture cannot be read, or is smaller than the scale.
+    """
+    picture = read(pair.source)
+    notes = list(picture.notes)
+    if picture.alpha is not None and bool((picture.alpha < 1).any()):
+        notes.append("the transparency was dropped")
+    if picture.info.bit_depth == 16:
+        notes.append("16 bits per channel were rounded to 8")
+    high = _to_levels(picture.rgb).astype(np.float32) / np.float32(255)
+    try:
+        made = make_lr(high, settings.recipe, scale=settings.scale, name=pair.source.name, seed=settings.seed)
+    except ShapeError as error:
+        raise ImageError(f"{pair.source}: {error.message}", hint=error.hint) from error
+    lr, hr = _to_levels(made.lr), _to_levels(made.hr)
+    row = PairRow(
+        path=str(pair.lr),
+        tags=", ".join(made.tags),
+        name=pair.name,
+        source=str(pair.source),
+        width=lr.shape[1],
+        height=lr.shape[0],
+        hr_width=hr.shape[1],
+        hr_height=hr.shape[0],
+        lr_sha256=_sha256(lr),
+        hr_sha256=_sha256(hr),
+        parameters=json.dumps(made.parameters),
+    )
+    files = {pair.lr: lr} if pair.hr is None else {pair.lr: lr, pair.hr: hr}
+    gray = picture.info.is_gray
+    return row, {path: _as_gray(levels) if gray else levels for path, levels in files.items()}, tuple(notes)
+
+
+def _to_levels(rgb: NDArray[np.float32]) -> Levels:
+    return np.rint(rgb * np.float32(255)).astype(np.uint8)
+
+
+def _as_gray(levels: Levels) -> Levels:
+    """(H, W) if all channels are equal, else what was given."""
+    return np.ascontiguousarray(levels[..., 0]) if bool((levels == levels[..., :1]).all()) else levels
+
+
+def _sha256(levels: Levels) -> str:
+    return hashlib.sha256(np.ascontiguousarray(levels).tobytes()).hexdigest()
+
+
+def _write_files(files: dict[Path, Levels], overwrite: bool) -> None:
+    """Write what is not there yet, each file as one step.
+
+    Raises:
+        ImageError: a file of that name is something else and must stay, or the disk refuses.
+    """
+    left = {path: levels for path, levels in files.items() if overwrite or not path.exists()}
+    for path in files.keys() - left.keys():
+        if not _holds(path, files[path]):
+            hint = "use `--on-exists overwrite` to replace it, or another folder"
+            raise ImageError(f"{path} exists and is not this picture", hint=hint)
+    for path, levels in left.items():
+        make_folder(path.parent)
+        write(Picture.from_array(levels), path, format="png")
+
+
+def _holds(path: Path, levels: Levels) -> bool:
+    try:
+        found = _to_levels(read(path).rgb)
+    except ImageError:
+        return False
+    wanted = levels[..., None].repeat(3, axis=2) if levels.ndim == 2 else levels
+    return bool(np.array_equal(found, wanted))
+
+
+def make_pairs(
+    pairs: Sequence[Pair],
+    folder: PairFolder,
+    *,
+    overwrite: bool = False,
+    on_start: Callable[[Pair], object] = lambda pair: None,
+    on_made: Callable[[Pair, PairRow, tuple[str, ...]], object] = lambda pair, row, notes: None,
+    on_failed: Callable[[Pair, Exception], object] | None = None,
+    guard: Callable[[], AbstractContextManager[object]] = nullcontext,
+) -> None:
+    """Make pictures and keep the tables of their folder, also when an error or a signal ends the work.
+
+    Args:
+        pairs: what to make.
+        folder: tables, which gain rows.
+        overwrite: replace files that are there; else one with other pixels is a failure.
+        on_start: called before a picture is read.
+        on_made: called with each finished picture, its row, and notes in plain words.
+        on_failed: called with each picture that failed; without it the first failure ends the work.
+        guard: context in which a file is written and reported, as one step.
+
+    Raises:
+        LinearSRError, OSError: of a picture, without `on_failed`; or the tables cannot be written.
+    """
+    if not pairs:
+        return
+    for pair in pairs:
+        folder.rows.pop(pair.name, None)
+    if folder.is_there:  # a run that is killed must leave no row of a picture that it replaced
+        folder.save()
+    try:
+        for pair in pairs:
+            on_start(pair)
+            try:
+                row, files, notes = make_pair(pair, folder.settings)
+                with guard():
+                    _write_files(files, overwrite)
+                    folder.rows[pair.name] = row
+                    on_made(pair, row, notes)
+            except BrokenPipeError:
+                raise
+            except Exception as error:
+                if on_failed is None:
+                    raise
+                on_failed(pair, error)
+    finally:
+        if folder.rows or folder.is_there:
+            with guard():
+                folder.save()
