@@ -12,8 +12,10 @@ from typer.core import TyperCommand, TyperGroup, TyperOption
 __all__ = ["CONTEXT_SETTINGS", "HelpCommand", "HelpGroup", "hyphens"]
 
 ENV_PREFIX = "LINEARSR"
-RESERVED = ("LINEARSR_DATA", "LINEARSR_DEBUG")
-"""Variables with a meaning of their own: photographs for the tests, and tracebacks."""
+RESERVED = ("LINEARSR_CACHE", "LINEARSR_DATA", "LINEARSR_DEBUG")
+"""Variables with a meaning of their own: folder of what can be made again, photographs for the tests, tracebacks."""
+OWN_MEANING = ("LINEARSR_EVAL_FORMAT",)
+"""Options that share only their name with those of other commands: these have the long variable alone."""
 
 
 def hyphens(name: str) -> str:
@@ -42,7 +44,7 @@ class HelpCommand(TyperCommand):
             if isinstance(param, TyperOption) and param.envvar is None and not param.multiple:
                 option = param.name.upper()
                 long, short = f"{ENV_PREFIX}_{command}_{option}", f"{ENV_PREFIX}_{option}"
-                param.envvar = [long] if short in RESERVED else [long, short]
+                param.envvar = [long] if short in RESERVED or long in OWN_MEANING else [long, short]
                 param.show_envvar = False
 
     def get_help_option_names(self, ctx: Any) -> list[str]:  # noqa: ANN401

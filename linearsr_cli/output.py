@@ -78,6 +78,10 @@ class Output:
         """Say what is not as asked but does no harm."""
         self.info(f"warning: {text}")
 
+    def alarm(self, text: str) -> None:
+        """Say what makes the run end badly; quiet does not hide it."""
+        _write(sys.stderr, f"error: {text}\n")
+
     def failure(self, name: str, error: BaseException) -> None:
         """Report that one file failed: one line, and the next step on a second one. Quiet does not hide it."""
         message, hint = describe(error)

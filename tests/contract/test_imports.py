@@ -53,6 +53,7 @@ LAYERS = (
     {"enlarge", "tagging"},
     {"passes"},
     {"pipeline"},
+    {"evaluation", "comparison"},
 )
 """Modules of `linearsr` from the bottom up; a module imports from its own layer and those below. `x_*` is a prefix."""
 ANY_LAYER = {"linearsr"}

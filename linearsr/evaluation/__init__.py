@@ -1,0 +1,1 @@
+"""Evaluation: pictures by several methods, scored against clean ones, with statistics that can be quoted."""

@@ -1,0 +1,95 @@
+"""Runs an evaluation and shows how far it is."""
+
+from __future__ import annotations
+
+import os
+import sys
+import time
+from types import TracebackType
+from typing import TYPE_CHECKING
+
+from linearsr.errors import ImageError
+from linearsr_cli.eval_plan import EvalPlan, make_eval_plan
+from linearsr_cli.eval_settings import EvalOptions
+from linearsr_cli.output import Output, clean
+
+if TYPE_CHECKING:
+    from tqdm import tqdm
+
+    from linearsr.evaluation.results import Evaluation, Failure
+
+__all__ = ["score"]
+
+EVERY_SECONDS = 10.0
+"""Between lines of progress where there is no terminal."""
+
+
+class _Steps:
+    """Progress by results: a bar on a terminal, else a line now and then."""
+
+    def __init__(self, choice: str, out: Output) -> None:
+        terminal = sys.stderr.isatty() and os.environ.get("TERM") != "dumb"
+        self._out = out
+        self._silent = choice == "none" or (choice == "auto" and out.quiet)
+        self._wants_bar = terminal and choice in ("auto", "bar")
+        self._bar: tqdm[None] | None = None
+        self._told = time.monotonic()
+
+    def __enter__(self) -> _Steps:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, value: object, trace: TracebackType | None) -> None:
+        if self._bar is not None:
+            self._bar.close()
+
+    def __call__(self, done: int, total: int, label: str) -> None:
+        if self._silent:
+            return
+        if self._wants_bar:
+            if self._bar is None:
+                from tqdm import tqdm
+
+                self._bar = tqdm(total=total, file=sys.stderr, unit=" results", leave=False)
+            self._bar.set_postfix_str(clean(label), refresh=False)
+            self._bar.update(done - self._bar.n)
+        elif time.monotonic() - self._told > EVERY_SECONDS:
+            self._told = time.monotonic()
+            self._out.info(f"[{done}/{total}] {clean(label)}")
+
+
+def score(options: EvalOptions, out: Output) -> tuple[EvalPlan, Evaluation]:
+    """Plan and score.
+
+    Args:
+        options: checked.
+        out: takes failures as they happen.
+
+    Raises:
+        LinearSRError: as `eval_plan.make_eval_plan` and `evaluation.run.evaluate`.
+    """
+    from linearsr.evaluation.cache import ScoreCache, default_eval_cache
+    from linearsr.evaluation.run import evaluate
+
+    plan = make_eval_plan(options, out)
+
+    def failed(failure: Failure) -> None:
+        of = "" if failure.method is None else f" ({failure.method})"
+        out.failure(f"{failure.dataset}/{failure.image}{of}", ImageError(failure.message, hint=failure.hint))
+
+    with _Steps(options.progress, out) as steps:
+        evaluation = evaluate(
+            plan.sets,
+            plan.methods,
+            metrics=plan.metrics,
+            explicit=plan.explicit,
+            settings=plan.settings,
+            scale=plan.scale,
+            degrade=plan.degrade,
+            baseline=plan.baseline,
+            cache=ScoreCache(default_eval_cache()) if options.cache else None,
+            save=options.save,
+            on_progress=steps,
+            on_failure=failed,
+            protocol=plan.protocol,
+        )
+    return plan, evaluation

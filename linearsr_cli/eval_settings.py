@@ -1,0 +1,178 @@
+"""What `linearsr eval` was asked to do, typed and checked before anything heavy is imported."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+from linearsr.errors import ConfigError
+from linearsr.sizing import check_scale
+from linearsr_cli.values import Tile
+
+__all__ = ["INTERPOLATIONS", "EvalOptions", "check_eval_options", "parse_steps", "split_names"]
+
+INTERPOLATIONS = ("bicubic", "lanczos", "bilinear", "nearest")
+CEILING = "autoencoder"
+"""Baseline: what the learned autoencoder of the first model leaves of the clean picture."""
+ENDINGS = (".json", ".csv", ".md", ".tex", ".txt")
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class EvalOptions:
+    """Every option of one run, one field a flag; `None` means not given."""
+
+    hr: tuple[Path, ...]
+    """Folders of clean pictures, one set each."""
+    sr: tuple[str, ...] = ()
+    """Folders of results, `NAME=DIR` or `DIR`."""
+    lr: tuple[Path, ...] = ()
+    degrade: str | None = None
+    """`bicubic`, `real` or a file."""
+    degrade_seed: int = 0
+    scale: float | None = None
+    pair_by: Literal["name", "order"] = "name"
+    recursive: bool = False
+    limit: int | None = None
+    """At most this many pictures of each set, in order."""
+    save: Path | None = None
+
+    model: tuple[str, ...] = ()
+    steps: tuple[int, ...] | None = None
+    seed: int = 0
+    tags: str = "auto"
+    cfg_scale: float | tuple[float, ...] | None = None
+    color_fix: str = "auto"
+    baseline: tuple[str, ...] | None = None
+    """Interpolations, `autoencoder`, or empty for none."""
+
+    metrics: str | None = None
+    color: Literal["y", "rgb"] | None = None
+    y_range: Literal["limited", "full"] | None = None
+    crop_border: int | None = None
+    lpips_weights: Path | None = None
+    protocol: str | None = None
+    fail_under: str | None = None
+    bootstrap: int = 1000
+
+    tile: Tile = "auto"
+    device: str = "auto"
+    dtype: str = "auto"
+    offload: str = "none"
+    cache: bool = True
+
+    format: str = "auto"
+    output: tuple[Path, ...] = ()
+    per_image: Path | None = None
+    differences: bool = False
+    progress: str = "auto"
+    quiet: bool = False
+    verbose: int = 0
+
+    @property
+    def makes_inputs(self) -> bool:
+        """Whether there is something for a model or an interpolation to work on."""
+        return bool(self.lr) or self.degrade is not None
+
+
+def split_names(text: str) -> tuple[str, ...]:
+    """Words between commas; `none` alone is no word."""
+    names = tuple(word.strip() for word in text.split(",") if word.strip())
+    return () if names == ("none",) else names
+
+
+def parse_steps(text: str) -> tuple[int, ...]:
+    """Read `1,2,4,8`.
+
+    Raises:
+        ConfigError: something else, or a number twice.
+    """
+    try:
+        steps = tuple(int(word) for word in text.split(","))
+    except ValueError:
+        steps = ()
+    if not steps or min(steps) < 1 or len(set(steps)) < len(steps):
+        raise ConfigError(
+            f"steps is {text!r}, expected different whole numbers from 1 with commas between", hint="`--steps 1,4`"
+        )
+    return steps
+
+
+def check_eval_options(options: EvalOptions) -> None:
+    """Refuse values out of range and options that exclude one another, before any file is looked at.
+
+    Raises:
+        ConfigError: the first problem found, with the value and the nearest valid command.
+    """
+    _check_sources(options)
+    _check_inputs(options)
+    _check_baseline(options)
+    _check_numbers(options)
+    _check_reporting(options)
+
+
+def _check_sources(options: EvalOptions) -> None:
+    if not options.model and not options.sr:
+        raise ConfigError(
+            "nothing to score: neither --model nor --sr is given",
+            hint="`linearsr eval --model compact --hr DIR --degrade bicubic` or `linearsr eval --sr DIR --hr DIR`",
+        )
+    for folder in options.hr:
+        if not folder.exists():
+            raise ConfigError(f"hr is {str(folder)!r}, which does not exist", hint="check the path")
+
+
+def _check_inputs(options: EvalOptions) -> None:
+    if options.lr and options.degrade is not None:
+        raise ConfigError("--lr and --degrade are both given, expected one of them", hint="drop one of them")
+    if options.lr and len(options.lr) != len(options.hr):
+        raise ConfigError(
+            f"{len(options.lr)} --lr for {len(options.hr)} --hr, expected one for each",
+            hint="`--lr A --hr A_clean`",
+        )
+    if options.model and not options.makes_inputs and options.protocol is None:
+        raise ConfigError(
+            "--model needs inputs, expected --lr DIR or --degrade",
+            hint="`--degrade bicubic` makes them from the clean pictures",
+        )
+    if options.tags == "true" and options.lr:
+        raise ConfigError("--tags true needs --degrade: of given inputs nobody knows", hint="`--tags auto`")
+    if options.scale is not None:
+        check_scale(options.scale)
+
+
+def _check_baseline(options: EvalOptions) -> None:
+    known = (*INTERPOLATIONS, CEILING)
+    for name in () if options.baseline is None else options.baseline:
+        if name not in known:
+            raise ConfigError(
+                f"baseline is {name!r}, expected {', '.join(known)} or none", hint="a folder goes to `--sr NAME=DIR`"
+            )
+        if name == CEILING and not options.model:
+            raise ConfigError("--baseline autoencoder needs --model", hint="the autoencoder is the model's")
+        if name in INTERPOLATIONS and not options.makes_inputs and options.protocol is None:
+            raise ConfigError(f"--baseline {name} needs inputs to enlarge", hint="`--lr DIR` or `--degrade bicubic`")
+
+
+def _check_numbers(options: EvalOptions) -> None:
+    for name, low in (("limit", 1), ("crop_border", 0), ("bootstrap", 0), ("degrade_seed", 0), ("seed", 0)):
+        value = getattr(options, name)
+        if value is not None and value < low:
+            raise ConfigError(f"{name.replace('_', '-')} is {value}, expected at least {low}", hint="leave it out")
+    if 0 < options.bootstrap < 100:
+        raise ConfigError(f"bootstrap is {options.bootstrap}, expected 0 or at least 100", hint="1000 is the default")
+
+
+def _check_reporting(options: EvalOptions) -> None:
+    for path in options.output:
+        if path.suffix.lower() not in ENDINGS:
+            raise ConfigError(f"output is {str(path)!r}, expected a name that ends in {', '.join(ENDINGS)}")
+    if options.per_image is not None and options.per_image.suffix.lower() not in (".csv", ".json"):
+        raise ConfigError(f"per-image is {str(options.per_image)!r}, expected a name that ends in .csv or .json")
+    for path in (*options.output, *(() if options.per_image is None else (options.per_image,))):
+        if path.is_dir() or not path.absolute().parent.is_dir():
+            raise ConfigError(f"{str(path)!r} cannot be written: its folder is not there", hint="make the folder first")
+    if options.save is not None and not options.model:
+        raise ConfigError("--save needs --model: what is in a folder is there already", hint="drop `--save`")
+    if options.quiet and options.verbose:
+        raise ConfigError("quiet and verbose are both given, expected one of them", hint="drop `-q` or `-v`")

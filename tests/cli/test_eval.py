@@ -1,0 +1,262 @@
+"""`linearsr eval` from folders to a table that can be quoted, files and exit codes, with the bundled model."""
+
+from __future__ import annotations
+
+import csv
+import json
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from linearsr.metrics import mod_crop, psnr, quantise, ssim
+from linearsr.resize import resize
+
+FAST = ("--metrics", "psnr,ssim", "--bootstrap", "0", "--no-cache")
+
+
+def tensor(path: Path) -> torch.Tensor:
+    return torch.from_numpy(np.asarray(Image.open(path).convert("RGB"), dtype=np.float32)).permute(2, 0, 1) / 255.0
+
+
+@pytest.fixture
+def clean(photos: Path, tmp_path: Path) -> Path:
+    """Three painted photographs, one of them not divisible by four."""
+    folder = tmp_path / "clean"
+    folder.mkdir()
+    for name in ("bridge", "river", "street"):
+        shutil.copy(photos / f"{name}.png", folder)
+    return folder
+
+
+@pytest.fixture
+def results(clean: Path, tmp_path: Path) -> Path:
+    """The same pictures with a little noise."""
+    folder = tmp_path / "results"
+    folder.mkdir()
+    rng = np.random.default_rng(0)
+    for path in clean.iterdir():
+        pixels = np.asarray(Image.open(path), dtype=float) + rng.normal(0, 5, (1, 1, 3))
+        Image.fromarray(pixels.clip(0, 255).round().astype(np.uint8)).save(folder / path.name)
+    return folder
+
+
+def table(result) -> dict:
+    assert result.code == 0, result.err
+    return json.loads(result.out)
+
+
+def means(found: dict) -> dict[str, dict[str, float]]:
+    return {row["method"]: {name: score["mean"] for name, score in row["scores"].items()} for row in found["rows"]}
+
+
+def test_pictures_are_scored_as_the_metrics_say(run, clean: Path, results: Path) -> None:
+    found = table(run("eval", "--sr", results, "--hr", clean, "--crop-border", 2, *FAST))
+    pairs = [(tensor(results / path.name), tensor(path)) for path in sorted(clean.iterdir())]
+    wanted = {
+        "psnr_y": np.mean([psnr(a, b, border=2) for a, b in pairs]),
+        "ssim_y": np.mean([ssim(a, b, border=2) for a, b in pairs]),
+    }
+    assert means(found) == {"results": {name: pytest.approx(value, abs=1e-9) for name, value in wanted.items()}}
+    assert found["rows"][0]["num_images"] == 3
+
+
+def test_a_model_and_bicubic_are_run_and_scored(run, clean: Path, tmp_path: Path) -> None:
+    command = ("eval", "--model", "compact", "--steps", "1,2", "--hr", clean, "--degrade", "bicubic", *FAST)
+    found = table(run(*command, "--tags", "none", "--save", tmp_path / "kept"))
+    assert list(means(found)) == ["bicubic", "compact, 1 step", "compact, 2 steps"]
+    errors = []
+    for path in sorted(clean.iterdir()):
+        hr = mod_crop(tensor(path), 4)
+        lr = quantise(resize(hr, (hr.shape[1] // 4, hr.shape[2] // 4)))
+        errors.append(psnr(quantise(resize(lr, tuple(hr.shape[1:]))), hr, border=4))
+    assert means(found)["bicubic"]["psnr_y"] == pytest.approx(np.mean(errors), abs=1e-6)
+    assert found["protocol"]["scale"] == 4.0
+    assert found["protocol"]["inputs"]["recipe"]["kind"] == "bicubic"
+    kept = sorted(path.relative_to(tmp_path / "kept").parts for path in (tmp_path / "kept").rglob("*.png"))
+    assert len(kept) == 9
+    assert {parts[0] for parts in kept} == {"clean"}
+
+
+def test_eval_of_a_model_equals_upscale_and_eval_of_its_pictures(run, clean: Path, tmp_path: Path) -> None:
+    assert run("degrade", clean, "-o", tmp_path / "lr", "--hr-out", tmp_path / "hr", "--recipe", "real").code == 0
+    assert run("upscale", tmp_path / "lr", "-o", tmp_path / "sr", "--steps", 2, "--seed", 3, "-q").code == 0
+    common = ("--hr", tmp_path / "hr", "--lr", tmp_path / "lr", "--metrics", "psnr,ssim,lr_psnr", "--no-cache")
+    common = (*common, "--baseline", "none", "--bootstrap", "0")
+    made = means(table(run("eval", "--model", "compact", "--steps", 2, "--seed", 3, *common)))
+    scored = means(table(run("eval", "--sr", tmp_path / "sr", *common)))
+    assert list(made.values()) == list(scored.values())
+
+
+def test_second_run_is_kept_and_equal(run, clean: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    command = ("eval", "--model", "compact", "--steps", "1", "--hr", clean, "--degrade", "real", "--metrics", "psnr")
+    first = table(run(*command))
+    import linearsr.pipeline
+
+    def refuse(*_: object, **__: object) -> None:
+        raise AssertionError("a picture was made again")
+
+    monkeypatch.setattr(linearsr.pipeline.Upscaler, "upscale_tensor", refuse)
+    second = table(run(*command))
+    assert second["rows"] == first["rows"]
+    assert all(image["cached"] for image in second["images"])
+
+
+def test_a_changed_picture_alone_is_scored_again(run, clean: Path, results: Path) -> None:
+    command = ("eval", "--sr", results, "--hr", clean, "--metrics", "psnr")
+    table(run(*command))
+    Image.new("RGB", Image.open(results / "river.png").size, (90, 90, 90)).save(results / "river.png")
+    images = {image["image"]: image["cached"] for image in table(run(*command))["images"]}
+    assert images == {"bridge": True, "river": False, "street": True}
+
+
+@pytest.mark.parametrize(
+    ("kind", "start"),
+    [("md", "|"), ("csv", "dataset,method"), ("latex", "\\begin{"), ("json", "{"), ("table", "")],
+)
+def test_formats_on_stdout(run, clean: Path, results: Path, kind: str, start: str) -> None:
+    result = run("eval", "--sr", results, "--hr", clean, "-f", kind, *FAST)
+    assert result.code == 0
+    assert start in result.out
+    assert "results" in result.out
+
+
+def test_files_beside_the_table(run, clean: Path, results: Path, tmp_path: Path) -> None:
+    wanted = [tmp_path / f"scores{ending}" for ending in (".json", ".csv", ".md", ".tex", ".txt")]
+    outputs = [word for path in wanted for word in ("-o", path)]
+    per_image = tmp_path / "images.csv"
+    found = table(run("eval", "--sr", results, "--hr", clean, *FAST, *outputs, "--per-image", per_image))
+    assert all(path.stat().st_size > 50 for path in wanted)
+    assert json.loads(wanted[0].read_text())["rows"] == found["rows"]
+    rows = list(csv.DictReader(per_image.open()))
+    assert [row["image"] for row in rows] == ["bridge", "river", "street"]
+    assert np.mean([float(row["psnr_y"]) for row in rows]) == pytest.approx(means(found)["results"]["psnr_y"])
+
+
+def test_thresholds_decide_the_exit_code(run, clean: Path, results: Path) -> None:
+    command = ("eval", "--sr", results, "--hr", clean, *FAST)
+    value = means(table(run(*command)))["results"]["psnr_y"]
+    assert run(*command, "--fail-under", f"psnr_y={value - 0.01},ssim>0.5").code == 0
+    missed = run(*command, "--fail-under", f"psnr_y={value + 0.01}")
+    assert missed.code == 3
+    assert "PSNR-Y" in missed.err
+    unknown = run(*command, "--fail-under", "lpips<0.2")
+    assert unknown.code == 2
+    assert run(*command, "--fail-under", "psnr~3").code == 2
+
+
+def test_names_that_do_not_pair_are_all_listed(run, clean: Path, results: Path) -> None:
+    (results / "river.png").rename(results / "lake.png")
+    (results / "bridge.png").unlink()
+    result = run("eval", "--sr", results, "--hr", clean, *FAST)
+    assert (result.code, result.out) == (2, "")
+    for name in ("river", "lake", "bridge"):
+        assert name in result.err
+
+
+def test_sizes_that_do_not_fit_are_all_listed(run, clean: Path, results: Path) -> None:
+    for name in ("river", "bridge"):
+        Image.new("RGB", (31, 33)).save(results / f"{name}.png")
+    result = run("eval", "--sr", results, "--hr", clean, *FAST)
+    assert (result.code, result.out) == (2, "")
+    assert "river" in result.err
+    assert "bridge" in result.err
+    assert "31x33" in result.err
+
+
+def test_a_corrupt_picture_is_listed_and_the_rest_scored(run, clean: Path, results: Path, tmp_path: Path) -> None:
+    data = (results / "river.png").read_bytes()
+    (results / "river.png").write_bytes(data[: len(data) // 2])
+    result = run("eval", "--sr", results, "--hr", clean, *FAST, "-o", tmp_path / "scores.json")
+    assert result.code == 3
+    assert "river" in result.err
+    found = json.loads(result.out)
+    assert found["rows"][0]["num_images"] == 2
+    assert [failure["image"] for failure in found["failures"]] == ["river"]
+
+
+def test_gray_and_16_bit_are_said_once(run, clean: Path, results: Path) -> None:
+    Image.open(clean / "river.png").convert("L").save(clean / "river.png")
+    import cv2
+
+    pixels = cv2.imread(str(results / "bridge.png"))
+    cv2.imwrite(str(results / "bridge.png"), pixels.astype(np.uint16) * 257)
+    result = run("eval", "--sr", results, "--hr", clean, *FAST)
+    found = table(result)
+    assert sum("gray" in note for note in found["notes"]) == 1
+    assert sum("16" in note for note in found["notes"]) == 1
+    assert result.err.count("gray") == 1
+
+
+def test_cropping_to_the_scale_is_said_once(run, clean: Path) -> None:
+    result = run("eval", "--model", "compact", "--steps", 1, "--hr", clean, "--degrade", "bicubic", *FAST)
+    assert sum("crop" in note for note in table(result)["notes"]) == 1
+
+
+def test_missing_weights_skip_a_metric_unless_it_is_asked_for(run, clean: Path, results: Path) -> None:
+    pytest.importorskip("torch")
+    command = ("eval", "--sr", results, "--hr", clean, "--no-cache")
+    result = run(*command)
+    skipped = {item["name"] for item in table(result)["skipped"]}
+    assert {"dists", "niqe", "musiq", "maniqa", "clipiqa"} <= skipped
+    assert "pyiqa" in result.err
+    asked = run(*command, "--metrics", "psnr,dists")
+    assert (asked.code, asked.out) == (5, "")
+    assert "pip install pyiqa" in asked.err
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        ((), "neither --model nor --sr"),
+        (("--model", "compact"), "--model needs inputs"),
+        (("--sr", "missing"), "does not exist"),
+        (("--model", "compact", "--degrade", "bicubic", "--lr", "clean"), "expected one of them"),
+        (("--model", "compact", "--degrade", "bicubic", "--steps", "1,x"), "expected different whole numbers"),
+        (("--model", "compact", "--degrade", "bicubic", "--baseline", "cubic"), "baseline is 'cubic'"),
+        (("--model", "compact", "--degrade", "bicubic", "--baseline", "autoencoder"), "autoencoder"),
+        (("--model", "compact", "--degrade", "blur"), "blur"),
+        (("--sr", "clean", "--metrics", "pnsr"), "psnr"),
+        (("--sr", "clean", "--protocol", "classic-x4"), "classical-x4"),
+        (("--sr", "clean", "-o", "scores.doc"), "scores.doc"),
+        (("--sr", "clean", "--save", "kept"), "--save needs --model"),
+        (("--sr", "clean", "--bootstrap", "5"), "bootstrap is 5"),
+    ],
+)
+def test_bad_options_say_what_is_expected(run, clean: Path, words: tuple[str, ...], said: str) -> None:
+    result = run("eval", "--hr", clean, *words)
+    assert (result.code, result.out) == (2, "")
+    assert said in result.err
+
+
+def test_protocol_sets_what_is_not_given_and_tells_what_differs(run, clean: Path) -> None:
+    command = ("eval", "--model", "compact", "--steps", 1, "--hr", clean, "--protocol", "classical-x4", "--no-cache")
+    found = table(run(*command))
+    assert found["protocol"]["name"] == "classical-x4"
+    assert found["protocol"]["crop_border"] == 4
+    assert {"psnr_y", "ssim_y"} <= set(found["metrics"])
+    changed = run(*command, "--crop-border", 0)
+    assert "crop-border is 0, not 4" in changed.err
+    assert run("eval", "--model", "compact", "--hr", clean, "--protocol", "real-x4").code == 2
+
+
+def test_several_sets_are_rows_of_one_table(run, clean: Path, tmp_path: Path) -> None:
+    other = Path(shutil.copytree(clean, tmp_path / "other"))
+    (other / "river.png").unlink()
+    found = table(run("eval", "--sr", clean, "--sr", other, "--hr", clean, "--hr", other, *FAST))
+    assert [(row["dataset"], row["num_images"]) for row in found["rows"]] == [("clean", 3), ("other", 2)]
+
+
+def test_differences_are_taken_picture_by_picture(run, clean: Path) -> None:
+    command = ("eval", "--hr", clean, "--degrade", "bicubic", "--baseline", "bicubic,nearest", "--model", "compact")
+    found = table(run(*command, "--steps", 1, "--metrics", "psnr", "--no-cache"))
+    rows = {row["method"]: row for row in found["rows"]}
+    gain = rows["nearest"]["differences"]["psnr_y"]
+    assert gain["mean"] == pytest.approx(
+        rows["nearest"]["scores"]["psnr_y"]["mean"] - rows["bicubic"]["scores"]["psnr_y"]["mean"]
+    )
+    assert gain["better"] + gain["worse"] + gain["ties"] == 3
+    assert not rows["bicubic"]["differences"]

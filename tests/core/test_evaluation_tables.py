@@ -1,0 +1,391 @@
+"""Tables read back: numbers, marks, names with markup in them, and what must stand below."""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+import math
+import re
+from dataclasses import replace
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from markdown_it import MarkdownIt
+
+from linearsr.errors import ConfigError
+from linearsr.evaluation.records import from_json, per_image_csv, per_image_json, rows_from_json, to_csv, to_json
+from linearsr.evaluation.results import Evaluation, Failure, ImageScores, MethodInfo, SkippedMetric
+from linearsr.evaluation.statistics import Row, Summary, summarise
+from linearsr.evaluation.tables import markdown_table, number, to_latex, to_markdown, to_text
+from linearsr.metrics import METRICS
+
+SCORES = {
+    "Set5": {
+        "bicubic": [(28.0, 0.40), (29.0, 0.30), (math.inf, 0.0)],
+        "fine | one": [(30.0, 0.20), (31.0, 0.10), (math.inf, 0.0)],
+        "compact, 4 steps": [(29.0, 0.10), (30.0, 0.05), (40.0, 0.1)],
+    },
+    "BSD_100": {
+        "bicubic": [(25.001, 0.5), (26.0, 0.4)],
+        "fine | one": [(25.0, 0.4), (26.0, 0.4)],
+        "compact, 4 steps": [(24.0, 0.3), (25.0, 0.3)],
+    },
+}
+FACTS = {"linearsr": "0.1.0", "command": "linearsr eval --steps 4", "threads": 2}
+
+
+def example() -> Evaluation:
+    images = tuple(
+        ImageScores(
+            dataset=dataset,
+            image=f"sub/{index}",
+            method=method,
+            scores={"psnr_y": psnr, "lpips": lpips},
+            seconds=None if method == "bicubic" else 0.2,
+            megapixels=0.25,
+            cached=index == 1,
+        )
+        for dataset, by_method in SCORES.items()
+        for method, of_pictures in by_method.items()
+        for index, (psnr, lpips) in enumerate(of_pictures)
+    )
+    settings = {"model": "compact", "revision": "0123abc", "seed": 7, "tags": None, "steps": 4}
+    return Evaluation(
+        datasets=tuple(SCORES),
+        methods=(
+            MethodInfo(name="bicubic", kind="baseline"),
+            MethodInfo(name="fine | one", kind="folder"),
+            MethodInfo(name="compact, 4 steps", kind="model", steps=4, settings=settings),
+        ),
+        metrics=("psnr_y", "lpips"),
+        baseline="bicubic",
+        images=images,
+        failures=(Failure(dataset="Set5", image="torn", method=None, message="cannot be read: truncated"),),
+        skipped=(SkippedMetric(name="musiq", reason="pyiqa is not installed", hint="pip install pyiqa"),),
+        notes=("hr cropped to multiples of 4 (mod-crop)",),
+        protocol={"scale": 4.0, "crop_border": 4, "inputs": {"recipe": "bicubic", "seed": 3}},
+    )
+
+
+def rendered(markdown: str) -> list[list[tuple[str, bool]]]:
+    """Text of each cell of the first table, as a Markdown parser reads it, and whether it has bold in it."""
+    tokens = MarkdownIt("commonmark").enable("table").parse(markdown)
+    tokens = tokens[: next(i for i, token in enumerate(tokens) if token.type == "table_close")]
+    rows: list[list[tuple[str, bool]]] = []
+    for token in tokens:
+        if token.type == "tr_open":
+            rows.append([])
+        elif token.type == "inline":
+            children = token.children or []
+            bold = any(child.type == "strong_open" for child in children)
+            rows[-1].append(("".join(child.content for child in children), bold))
+    return rows
+
+
+def test_json_round_trip_keeps_everything_through_a_file() -> None:
+    evaluation = example()
+    rows = summarise(evaluation, resamples=100)
+
+    data = json.loads(json.dumps(to_json(evaluation, rows, FACTS), allow_nan=False))
+
+    assert from_json(data) == evaluation
+    assert rows_from_json(data) == rows
+    assert data["facts"] == FACTS
+    assert "inf" in data["numbers"]
+    assert data["metrics"]["lpips"]["definition"] == METRICS["lpips"].definition
+    assert data["metrics"]["psnr_y"]["range"] == [0.0, "inf"]
+    assert data["images"][2]["scores"]["psnr_y"] == "inf"
+
+
+@settings(max_examples=40)
+@given(
+    value=st.floats(),
+    name=st.text(max_size=6),
+    seconds=st.none() | st.floats(0, 1e6),
+)
+def test_json_round_trip_keeps_any_score_and_name(value: float, name: str, seconds: float | None) -> None:
+    image = ImageScores(dataset="s", image=name, method=name, scores={"psnr_y": value}, seconds=seconds)
+    evaluation = replace(example(), images=(image,), datasets=("s",))
+
+    back = from_json(json.loads(json.dumps(to_json(evaluation, ()), allow_nan=False)))
+
+    found = back.images[0]
+    assert (found.image, found.method, found.seconds) == (name, name, seconds)
+    assert found.scores["psnr_y"] == value or (math.isnan(value) and math.isnan(found.scores["psnr_y"]))
+
+
+def test_json_of_a_picture_called_inf_stays_a_name() -> None:
+    image = ImageScores(dataset="nan", image="inf", method="-inf", scores={})
+
+    data = to_json(replace(example(), images=(image,)), ())
+
+    assert from_json(json.loads(json.dumps(data))).images == (image,)
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"kind": "quality"}, "kind 'quality'"),
+        ({"schema_version": 2}, "schema_version of the evaluation is 2"),
+        ({"images": [{"dataset": "s"}]}, "damaged: 'scores'"),
+        ({"datasets": 5}, "evaluation.datasets"),
+    ],
+)
+def test_from_json_refuses_other_files(change: dict[str, object], message: str) -> None:
+    data = to_json(example(), ()) | change
+
+    with pytest.raises(ConfigError, match=re.escape(message)):
+        from_json(data)
+
+
+def test_from_json_refuses_a_missing_part_and_a_list() -> None:
+    data = to_json(example(), ())
+    del data["failures"]
+
+    with pytest.raises(ConfigError, match="damaged: 'failures'"):
+        from_json(data)
+    with pytest.raises(ConfigError, match="kind 'list'"):
+        from_json([])
+
+
+def test_csv_holds_the_values_unrounded() -> None:
+    evaluation = example()
+    rows = summarise(evaluation, resamples=100)
+
+    lines = list(csv.DictReader(io.StringIO(to_csv(evaluation, rows))))
+
+    assert [(line["dataset"], line["method"]) for line in lines] == [(row.dataset, row.method) for row in rows]
+    ours = lines[-1]
+    assert float(ours["lpips"]) == rows[-1].scores["lpips"].mean
+    assert float(ours["lpips_low"]) == rows[-1].scores["lpips"].low
+    assert float(ours["lpips_diff"]) == rows[-1].differences["lpips"].mean
+    assert float(ours["psnr_y_p"]) == rows[-1].differences["psnr_y"].p_value == 0.5
+    assert (lines[0]["psnr_y"], lines[0]["psnr_y_low"], lines[0]["psnr_y_diff"]) == ("inf", "", "")
+    assert (lines[0]["steps"], ours["steps"]) == ("", "4")
+
+
+def test_per_image_csv_and_json_hold_every_picture() -> None:
+    evaluation = example()
+
+    lines = list(csv.DictReader(io.StringIO(per_image_csv(evaluation))))
+    data = json.loads(json.dumps(per_image_json(evaluation), allow_nan=False))
+
+    assert len(lines) == len(data["images"]) == len(evaluation.images)
+    for line, found, image in zip(lines, data["images"], evaluation.images, strict=True):
+        assert (line["image"], line["method"]) == (found["image"], found["method"]) == (image.image, image.method)
+        assert float(line["psnr_y"]) == float(found["scores"]["psnr_y"]) == image.scores["psnr_y"]
+        assert line["seconds"] == ("" if image.seconds is None else str(image.seconds))
+
+
+def test_csv_survives_commas_quotes_lines_and_broken_names() -> None:
+    name = 'a,"b"\n\udc80'
+    image = ImageScores(dataset="s", image=name, method="m", scores={})
+
+    text = per_image_csv(replace(example(), images=(image,)))
+
+    assert next(csv.DictReader(io.StringIO(text)))["image"] == 'a,"b"\\n\\udc80'
+    assert text.encode("utf-8").count(b"\n") == 2
+
+
+def test_markdown_bolds_the_best_of_each_set_by_direction() -> None:
+    evaluation = example()
+
+    table = rendered(to_markdown(evaluation, summarise(evaluation)))
+
+    assert [text for text, _ in table[0]] == ["set", "method", "PSNR-Y \u2191", "LPIPS \u2193", "s/MP"]
+    assert [[text for text, _ in row] for row in table[1:]] == [
+        ["Set5", "bicubic", "inf", "0.2333", "-"],
+        ["Set5", "fine | one", "inf", "0.1000", "0.800"],
+        ["Set5", "compact, 4 steps", "33.00", "0.0833", "0.800"],
+        ["BSD_100", "bicubic", "25.50", "0.4500", "-"],
+        ["BSD_100", "fine | one", "25.50", "0.4000", "0.800"],
+        ["BSD_100", "compact, 4 steps", "24.50", "0.3000", "0.800"],
+    ]
+    # 25.5005 and 25.5 print alike, so both are the best.
+    assert [row[2][1] for row in table[1:]] == [True, True, False, True, True, False]
+    assert [row[3][1] for row in table[1:]] == [False, False, True, False, False, True]
+
+
+@given(st.text(alphabet="ab_*|\\<>[]()`!#~- /&", min_size=1, max_size=12).map(lambda text: f"x{text}x"))
+def test_markdown_shows_any_name_as_it_is(name: str) -> None:
+    row = Row(
+        dataset=name, method="m", steps=None, num_images=1, seconds_per_megapixel=None, scores={"psnr_y": SUMMARY}
+    )
+    if name.count("`") > 1 or "&" in name:  # code and entities are left to the reader
+        name = name.replace("`", "'").replace("&", "+")
+        row = replace(row, dataset=name)
+
+    table = rendered(to_markdown(example(), (row,)))
+
+    assert table[1][0][0] == name
+
+
+SUMMARY = Summary(mean=30.0, low=None, high=None, num=1)
+
+
+def test_markdown_shows_intervals_and_differences_if_asked() -> None:
+    evaluation = example()
+    rows = summarise(evaluation)
+
+    table = rendered(to_markdown(evaluation, rows, intervals=True, differences=True))
+
+    header = [text for text, _ in table[0]]
+    assert header[2:6] == ["PSNR-Y \u2191", "PSNR-Y - bicubic", "p", "LPIPS \u2193"]
+    cells = dict(zip(header[5:8], (text for text, _ in table[6][5:8]), strict=True))
+    assert cells == {
+        "LPIPS \u2193": "0.3000 [0.300, 0.300]",
+        "LPIPS - bicubic": "-0.1500 [-0.200, -0.100]",
+        "p": "0.500",
+    }
+    assert table[1][2][0] == "inf"
+    assert table[1][3][0] == "-"
+
+
+@pytest.mark.parametrize("make", [to_markdown, to_latex, to_text])
+def test_below_every_table_stands_what_the_numbers_mean(make: object) -> None:
+    evaluation = example()
+    assert callable(make)
+
+    text = make(evaluation, summarise(evaluation), FACTS, intervals=True, differences=True)
+
+    flat = re.sub(r"[\s\\{}]+", " ", text).replace(" ^ ", "^")
+    for part in (
+        "PSNR-Y (dB, higher is better): 10 log10(255",
+        "LPIPS (lower is better): LPIPS v0.1 with AlexNet",
+        "arXiv:1801.03924",
+        "1000 resamples, seed 0",
+        "exact sign test",
+        "scale: 4",
+        "crop border: 4",
+        "inputs: recipe bicubic, seed 3",
+        "Set5 3, BSD",
+        "compact, 4 steps: model compact, revision 0123abc, seed 7, tags none",
+        "linearsr: 0.1.0",
+        "MUSIQ: pyiqa is not installed (pip install pyiqa)",
+        "hr cropped to multiples of 4 (mod-crop)",
+        "1 picture could not be scored",
+        "Set5/torn: cannot be read: truncated",
+    ):
+        assert part in flat, part
+
+
+def test_below_the_table_methods_of_equal_settings_share_a_line() -> None:
+    steps = tuple(
+        MethodInfo(name=f"m, {n} steps", kind="model", steps=n, settings={"seed": 0, "steps": n}) for n in (1, 4)
+    )
+    other = MethodInfo(name="other", kind="model", settings={"seed": 1})
+
+    text = to_text(replace(example(), methods=(*steps, other), images=()), ())
+
+    assert "  m, 1 steps; m, 4 steps: seed 0\n  other: seed 1\n" in text
+
+
+def latex_words(text: str) -> str:
+    """Undo the escapes of names."""
+    named = {"backslash": "\\", "asciitilde": "~", "asciicircum": "^", "less": "<", "greater": ">", "bar": "|"}
+    named["asciigrave"] = "`"
+    text = re.sub(r"\\text(\w+)\{\}", lambda match: "\0" + named[match[1]], text)
+    text = re.sub(r"\{([\[*-])\}", r"\1", text)
+    return re.sub(r"\\([&%$#_{}])", r"\1", text).replace("\0", "")
+
+
+@given(st.text(alphabet="ab\\&%$#_{}~^<>|`[]*- ", min_size=1, max_size=10))
+def test_latex_escapes_any_name(name: str) -> None:
+    row = Row(dataset=name, method="m", steps=None, num_images=1, seconds_per_megapixel=None, scores={})
+
+    text = to_latex(example(), (row,))
+
+    line = text.split("\\midrule\n")[1].split("\n")[0]
+    cell = line.removesuffix(" & m & - & - \\\\")
+    assert latex_words(cell) == name
+    assert not re.search(r"(?<!\\)[&%$#_~^<>|`]|--", re.sub(r"\\text\w+\{\}", "x", cell))
+    assert not cell.startswith(("[", "*"))
+
+
+def test_latex_is_balanced_and_marks_best_and_second() -> None:
+    evaluation = example()
+
+    text = to_latex(evaluation, summarise(evaluation), FACTS, intervals=True, differences=True)
+
+    bare = re.sub(r"\\[{}]", "", text)
+    assert bare.count("{") == bare.count("}")
+    assert sorted(re.findall(r"\\begin\{(\w+)\}", text)) == sorted(re.findall(r"\\end\{(\w+)\}", text))
+    body = text.split("\\midrule\n", 1)[1].split("\\bottomrule")[0]
+    lines = [line for line in body.splitlines() if line.endswith("\\\\")]
+    columns = re.search(r"\\begin\{tabular\}\{(\w+)\}", text)
+    assert columns is not None and {len(re.findall(r"(?<!\\)&", line)) + 1 for line in lines} == {len(columns[1])}
+    assert "\\textbf{0.0833}" in lines[2] and "\\underline{0.1000}" in lines[1]
+    assert "\\textbf{inf}" in lines[0] and "\\textbf{inf}" in lines[1] and "\\underline{33.00}" in lines[2]
+    assert body.count("\\midrule") == 1  # between the two sets
+
+
+def test_text_stars_the_best_and_aligns_columns() -> None:
+    evaluation = example()
+
+    lines = to_text(evaluation, summarise(evaluation), width=100).splitlines()
+
+    assert lines[0].split() == ["set", "method", "PSNR-Y", "\u2191", "LPIPS", "\u2193", "s/MP"]
+    assert [re.findall(r"(\S+\*)", line) for line in lines[2:8]] == [
+        ["inf*"],
+        ["inf*"],
+        ["0.0833*"],
+        ["25.50*"],
+        ["25.50*"],
+        ["0.3000*"],
+    ]
+    assert len({line.index("0.") for line in lines[2:8]}) == 1
+
+
+@pytest.mark.parametrize("width", [60, 80, 120])
+def test_text_fits_the_width_and_repeats_set_and_method(width: int) -> None:
+    evaluation = example()
+
+    text = to_text(evaluation, summarise(evaluation), FACTS, width=width, intervals=True, differences=True)
+
+    assert max(map(len, text.splitlines())) <= width
+    headings = [line for line in text.splitlines() if re.match(r"set +method ", line)]
+    assert len(headings) == {60: 5, 80: 3, 120: 2}[width]
+    assert sum(line.startswith("BSD_100  compact, 4 steps") for line in text.splitlines()) == len(headings)
+
+
+def test_text_in_ascii_encodes_and_keeps_the_numbers() -> None:
+    evaluation = replace(example(), notes=("caf\u00e9",))
+    rows = summarise(evaluation)
+
+    text = to_text(evaluation, rows, ascii=True)
+
+    assert text.isascii()
+    assert "PSNR-Y ^" in text and "LPIPS v" in text and "caf\\xe9" in text
+    numbers = re.compile(r"\d+\.\d+")
+    assert numbers.findall(text) == numbers.findall(to_text(evaluation, rows))
+
+
+def test_text_escapes_control_characters_of_names() -> None:
+    row = Row(dataset="\x1b[31mred", method="m\n", steps=None, num_images=1, seconds_per_megapixel=None, scores={})
+
+    text = to_text(example(), (row,))
+
+    assert "\x1b" not in text and "\\x1b[31mred" in text and "m\\n" in text
+
+
+def test_one_method_alone_is_not_the_best() -> None:
+    evaluation = example()
+    rows = tuple(row for row in summarise(evaluation) if row.method == "bicubic")
+
+    assert "**" not in to_markdown(evaluation, rows).split("Bold")[0]
+
+
+def test_markdown_table_pads_to_equal_width() -> None:
+    assert markdown_table(("a", "long"), [("1", "2"), ("333", "4")]) == (
+        "| a   | long |\n|-----|------|\n| 1   | 2    |\n| 333 | 4    |"
+    )
+
+
+@pytest.mark.parametrize(
+    ("value", "digits", "text"),
+    [(None, 2, "-"), (1.005, 1, "1.0"), (math.inf, 2, "inf"), (-math.inf, 2, "-inf"), (math.nan, 4, "nan")],
+)
+def test_number_formats_what_is_not_finite(value: float | None, digits: int, text: str) -> None:
+    assert number(value, digits) == text
