@@ -16,8 +16,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+import numpy as np
 import torch
-import torch.nn.functional as F
 from _common import (
     TensorUpscaler,
     add_model_options,
@@ -31,16 +31,18 @@ from _common import (
     set_threads,
     to_pil,
 )
-from PIL import Image, ImageDraw
+from PIL import Image
 from torch import Tensor
 
+from linearsr.comparison.drawing import DARK, below, beside, blank, labelled, text_line
+from linearsr.comparison.places import find_detail, find_flat
+from linearsr.comparison.sheet import page_path
 from linearsr.errors import ConfigError, ImageError, LinearSRError
-from linearsr.metrics import luma, quantise
+from linearsr.metrics import quantise
 from linearsr.resize import resize
 from linearsr.tags.vocabulary import parse_tags
 
 LABEL_PX, GAP_PX = 14, 4
-PAPER, INK = (32, 32, 32), (235, 235, 235)
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,12 +80,9 @@ def find_places(picture: Tensor, side: int, names: Sequence[str]) -> dict[str, t
         side: of the window, at most H and W.
         names: `detail`, `flat` or both.
     """
-    grey = luma(picture)[None] / 255.0
-    energy = F.pad((grey[..., :, 1:] - grey[..., :, :-1]).square(), (0, 1))
-    energy = energy + F.pad((grey[..., 1:, :] - grey[..., :-1, :]).square(), (0, 0, 0, 1))
-    means = F.avg_pool2d(energy, side, stride=1)[0, 0]
-    corners = {"detail": int(means.argmax()), "flat": int(means.argmin())}
-    return {name: divmod(corners[name], means.shape[1]) for name in names}
+    find = {"detail": find_detail, "flat": find_flat}
+    windows = {name: find[name](picture, side) for name in names}
+    return {name: (window.top, window.left) for name, window in windows.items()}
 
 
 def centre_cut(picture: Tensor, side: int) -> Tensor:
@@ -130,21 +129,20 @@ def make_rows(name: str, lr: Tensor, results: dict[str, Tensor], options: argpar
 
 
 def draw_sheet(rows: Sequence[Row]) -> Image.Image:
-    """Rows under each other, crops beside each other, a label above each; ASCII only in the font used."""
-    widths = [max(cell[1].shape[-1] for row in rows for cell in row.cells)] * max(len(row.cells) for row in rows)
-    heights = [2 * LABEL_PX + max(cell[1].shape[-2] for cell in row.cells) + GAP_PX for row in rows]
-    sheet = Image.new("RGB", (sum(widths) + GAP_PX * (len(widths) - 1), sum(heights)), PAPER)
-    draw = ImageDraw.Draw(sheet)
-    y = 0
-    for row, height in zip(rows, heights, strict=True):
-        draw.text((2, y), row.label.encode("ascii", "replace").decode("ascii"), fill=INK)
-        x = 0
-        for (method, crop), width in zip(row.cells, widths, strict=False):
-            draw.text((x + 2, y + LABEL_PX), method, fill=INK)
-            sheet.paste(to_pil(crop), (x, y + 2 * LABEL_PX))
-            x += width + GAP_PX
-        y += height
-    return sheet
+    """Rows under each other, crops beside each other, a label above each."""
+    width = max(crop.shape[-1] for row in rows for _, crop in row.cells)
+    parts = []
+    for row in rows:
+        cells = [
+            beside([np.asarray(to_pil(crop)), blank(1, width - crop.shape[-1], DARK)], theme=DARK)
+            for _, crop in row.cells
+        ]
+        methods = [
+            labelled(cell, method, LABEL_PX, theme=DARK) for cell, (method, _) in zip(cells, row.cells, strict=True)
+        ]
+        line = beside(methods, theme=DARK, gap=GAP_PX)
+        parts += [text_line(row.label, line.shape[1], LABEL_PX, theme=DARK), line, blank(GAP_PX, 1, DARK)]
+    return Image.fromarray(below(parts, theme=DARK))
 
 
 def colour_shift(results: dict[str, Tensor]) -> list[tuple[str, float]]:
@@ -180,7 +178,7 @@ def write_sheets(rows: Sequence[Row], per_sheet: int, output: Path) -> list[Path
     written = []
     for first in range(0, len(rows), per_sheet):
         page = first // per_sheet + 1
-        path = output if page == 1 else output.with_name(f"{output.stem}-{page}{output.suffix}")
+        path = page_path(output, page)
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
             draw_sheet(rows[first : first + per_sheet]).save(path)

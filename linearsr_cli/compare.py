@@ -66,31 +66,16 @@ def side_by_side(left: np.ndarray, right: np.ndarray, labels: tuple[str, str]) -
 
     Args:
         left, right: (H, W, 3) float32 in [0, 1].
-        labels: text over each; cut where it does not fit.
+        labels: text over each; its middle is left out where it does not fit.
 
     Returns:
         (strip + H, 2 W + GAP, 3) float32 in [0, 1].
     """
-    import numpy as np
+    from linearsr.comparison.drawing import LIGHT, beside, labelled
 
-    height, width = right.shape[:2]
-    strip = max(14, min(48, round(height / 20)))
-    canvas = np.ones((strip + height, 2 * width + GAP, 3), dtype=np.float32)
-    canvas[strip:, :width] = left
-    canvas[strip:, width + GAP :] = right
-    canvas[:strip, :width] = _label(labels[0], width, strip)
-    canvas[:strip, width + GAP :] = _label(labels[1], width, strip)
-    return canvas
-
-
-def _label(text: str, width: int, height: int) -> np.ndarray:
-    """Black text on white, (height, width, 3) float32."""
-    import numpy as np
-    from PIL import Image, ImageDraw, ImageFont
-
-    image = Image.new("L", (width, height), 255)
-    ImageDraw.Draw(image).text((3, height / 2), text, fill=0, font=ImageFont.load_default(height * 0.7), anchor="lm")
-    return np.asarray(image, dtype=np.float32)[:, :, None].repeat(3, axis=2) / 255.0
+    strip = max(14, min(48, round(right.shape[0] / 20)))
+    halves = [labelled(half, text, strip, theme=LIGHT) for half, text in zip((left, right), labels, strict=True)]
+    return beside(halves, theme=LIGHT, gap=GAP)
 
 
 def _bicubic(rgb: np.ndarray, size: tuple[int, int]) -> np.ndarray:

@@ -16,6 +16,9 @@ import pytest
 os.environ["HF_HUB_OFFLINE"] = "1"
 os.environ["HF_HUB_DISABLE_TELEMETRY"] = "1"
 
+KEPT_VARIABLES = ("LINEARSR_DATA", "LINEARSR_REQUIRE_BROWSER")
+"""Folder of photographs and weights; whether tests in a browser must run."""
+
 TINY_MODEL = {
     "in_channels": 48,
     "cond_channels": 48,
@@ -48,6 +51,18 @@ PATCH_STEM = {
 }
 
 
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
+    """Say how the tests in a browser went, so that a log shows whether they ran."""
+    counts = {
+        outcome: sum(str(getattr(report, "nodeid", "")).startswith("tests/browser/") for report in reports)
+        for outcome, reports in terminalreporter.stats.items()
+        if outcome in ("passed", "failed", "error", "skipped")
+    }
+    if any(counts.values()):
+        said = ", ".join(f"{count} {outcome}" for outcome, count in sorted(counts.items()) if count)
+        terminalreporter.write_line(f"tests in a browser: {said}")
+
+
 @pytest.fixture(autouse=True)
 def _isolated(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     """Equal seeds for every test, and nothing of the user's own: home, caches, LINEARSR_* settings."""
@@ -59,7 +74,7 @@ def _isolated(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setenv("HF_HOME", str(home / ".cache" / "huggingface"))
     monkeypatch.setenv("HF_HUB_OFFLINE", "1")
     for name in list(os.environ):
-        if name.startswith("LINEARSR_") and name != "LINEARSR_DATA":
+        if name.startswith("LINEARSR_") and name not in KEPT_VARIABLES:
             monkeypatch.delenv(name)
     random.seed(0)
     np.random.seed(0)

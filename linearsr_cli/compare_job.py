@@ -1,0 +1,266 @@
+"""The work of `linearsr compare`: one scene after another, read, scored, and put on sheets or a page."""
+
+from __future__ import annotations
+
+import itertools
+import os
+import tempfile
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from linearsr.errors import ConfigError, ImageError, LinearSRError, ShapeError
+from linearsr_cli.compare_plan import HR, LR, ComparePlan, Scene
+from linearsr_cli.compare_settings import CompareOptions
+from linearsr_cli.errors import ExitCode, describe, exit_code_of_files
+from linearsr_cli.output import Output, clean
+from linearsr_cli.progress import Progress, open_progress
+
+if TYPE_CHECKING:
+    import numpy as np
+    from torch import Tensor
+
+    from linearsr.comparison.report import MetricColumn, ReportImage
+    from linearsr.metrics import Scorer
+
+__all__ = ["check_output_files", "run_comparison"]
+
+ROWS = 4
+"""Scenes on a sheet, unless told otherwise."""
+MAX_BYTES = 6_000_000
+
+
+@dataclass(kw_only=True, slots=True)
+class Run:
+    """One run: what it compares and how far it is."""
+
+    plan: ComparePlan
+    options: CompareOptions
+    out: Output
+    scorers: Mapping[str, Scorer]
+    done: int = 0
+    failures: list[LinearSRError] = field(default_factory=list)
+
+    def images(self, progress: Progress) -> Iterator[ReportImage]:
+        """Every scene that can be read, one in memory at a time."""
+        for scene in self.plan.scenes:
+            progress.begin(scene.name, scene.pixels)
+            try:
+                image = self.image(scene)
+            except (LinearSRError, MemoryError) as error:
+                progress.end(f"{clean(scene.name)} failed")
+                self.fail(scene.name, error if isinstance(error, LinearSRError) else ImageError("out of memory"))
+                continue
+            self.done += 1
+            progress.end(f"{clean(scene.name)} {scene.size[0]}x{scene.size[1]}")
+            yield image
+
+    def image(self, scene: Scene) -> ReportImage:
+        """Read, score and search one scene.
+
+        Raises:
+            ImageError: a picture of it cannot be read.
+        """
+        from linearsr.comparison.places import find_places
+        from linearsr.comparison.report import ReportImage
+        from linearsr.comparison.sizes import bring_to
+        from linearsr.evaluation.pictures import notes_of, read_picture
+
+        pictures, lr = {}, None
+        for column, path in scene.files.items():
+            picture = read_picture(path)
+            lr = picture if column == LR else lr
+            pictures[column] = bring_to(picture, scene.size)
+        notes = notes_of(scene.infos.values())
+        if any(info.width > scene.size[0] or info.height > scene.size[1] for info in scene.infos.values()):
+            notes.append(f"cut to {scene.size[0]} x {scene.size[1]}")
+        scores = self.scores(scene, pictures, lr, notes)
+        columns = self.plan.inputs if len(self.plan.inputs) > 1 else tuple(pictures)
+        count = self.options.places
+        places = find_places([pictures[c] for c in columns], self.options.crop, count) if count else ()
+        return ReportImage(
+            name=scene.name,
+            width=scene.size[0],
+            height=scene.size[1],
+            pictures={self.plan.labels[column]: _pixels(picture) for column, picture in pictures.items()},
+            scores={self.plan.labels[column]: values for column, values in scores.items()},
+            places=places,
+            notes=tuple(notes),
+        )
+
+    def scores(
+        self, scene: Scene, pictures: Mapping[str, Tensor], lr: Tensor | None, notes: list[str]
+    ) -> dict[str, dict[str, float]]:
+        """Scores of every column but the clean picture; what has none is said in `notes`, once."""
+        from linearsr.metrics import METRICS, Sample
+
+        hr = pictures[HR] if scene.has_clean else None
+        if HR in scene.files and hr is None:
+            notes.append("the reference is smaller: nothing is scored against it")
+        found: dict[str, dict[str, float]] = {column: {} for column in pictures if column != HR}
+        for name, scorer in self.scorers.items():
+            if METRICS[name].needs == "reference" and hr is None:
+                continue
+            try:
+                for column, values in found.items():
+                    value = scorer(Sample(sr=pictures[column], hr=hr, lr=lr))
+                    if value is not None:
+                        values[name] = value
+            except (ShapeError, ImageError) as error:
+                notes.append(f"not scored: {error.message}")
+        return found
+
+    def fail(self, name: str, error: LinearSRError) -> None:
+        """Count and report a scene that is left out."""
+        self.failures.append(error)
+        self.out.failure(name, error)
+        message, hint = describe(error)
+        self.out.event({"event": "picture", "image": name, "status": "failed", "error": message, "hint": hint})
+
+
+def _pixels(picture: Tensor) -> np.ndarray:
+    """(3, H, W) on the 8-bit grid to (H, W, 3) uint8."""
+    return picture.mul(255).round().byte().permute(1, 2, 0).contiguous().numpy()
+
+
+def run_comparison(plan: ComparePlan, options: CompareOptions, out: Output) -> ExitCode:
+    """Make the comparison and report it.
+
+    Raises:
+        ConfigError, WeightsError: a metric that was asked for cannot be computed, or the page does not fit.
+        ImageError: the file cannot be written.
+    """
+    scorers, metrics = _scoring(options, out)
+    run = Run(plan=plan, options=options, out=out, scorers=scorers)
+    for name, error in plan.failures:
+        run.fail(name, error)
+    pixels = sum(scene.pixels for scene in plan.scenes)
+    with open_progress(options.progress, out, files=len(plan.scenes), pixels=pixels) as progress:
+        images = run.images(progress)
+        first = next(images, None)
+        if first is not None:
+            write = _write_page if options.is_page else _write_sheets
+            write(run, itertools.chain([first], images), metrics)
+    code = exit_code_of_files(run.failures, has_good=run.done > 0)
+    out.event({"event": "summary", "done": run.done, "failed": len(run.failures), "exit_code": int(code)})
+    return code
+
+
+def _scoring(options: CompareOptions, out: Output) -> tuple[dict[str, Scorer], tuple[MetricColumn, ...]]:
+    """Scorers, and how their values are shown."""
+    from linearsr.comparison.report import MetricColumn
+    from linearsr.metrics import METRICS, ScoreSettings, make_scorers, parse_metrics
+
+    has = frozenset(need for need, given in (("reference", options.hr), ("input", options.lr)) if given is not None)
+    usual = ("psnr_y", "ssim_y", "lpips") * ("reference" in has) + ("lr_psnr",) * ("input" in has)
+    asked = options.metrics is not None
+    names = (
+        usual if options.metrics is None else () if options.metrics == "none" else parse_metrics(options.metrics, "y")
+    )
+    settings = ScoreSettings(lpips_weights=options.lpips_weights)
+    scorers, skipped = make_scorers(names, settings, has=has, explicit=asked)
+    for metric in skipped:
+        hint = "" if metric.hint is None else f" ({metric.hint})"
+        out.info(f"note: {metric.name} is left out: {metric.reason}{hint}")
+    columns = tuple(
+        MetricColumn(
+            name=name,
+            title=METRICS[name].title,
+            unit=METRICS[name].unit,
+            digits=METRICS[name].digits,
+            lower_better=METRICS[name].lower_better,
+            definition=METRICS[name].definition,
+        )
+        for name in scorers
+    )
+    return scorers, columns
+
+
+def _write_sheets(run: Run, images: Iterator[ReportImage], metrics: tuple[MetricColumn, ...]) -> None:
+    """One sheet after another, each announced when it is whole."""
+    from linearsr.atomic import write_bytes
+    from linearsr.comparison.sheet import compare_sheet, page_path
+    from linearsr.image_io import Picture, encode_picture, format_of
+    from linearsr_cli.stdio import send_to_stdout
+
+    options, labels = run.options, tuple(run.plan.labels.values())
+    rows = ROWS if options.rows is None else options.rows
+    for page in itertools.count(1):
+        scenes = list(itertools.islice(images, rows))
+        if not scenes:
+            return
+        title = options.title if page == 1 else None
+        canvas = compare_sheet(scenes, labels, metrics=metrics, zoom=options.zoom, title=title)
+        path = page_path(Path(options.output), page)
+        kind = "PNG" if options.output == "-" else format_of(path)
+        data, _ = encode_picture(Picture.from_array(canvas), format="PNG" if kind is None else kind, quality=95)
+        event = {"event": "sheet", "output": str(path), "bytes": len(data), "images": len(scenes)}
+        if options.output == "-":
+            with tempfile.TemporaryDirectory(prefix="linearsr-") as folder:
+                spooled = Path(folder) / "sheet.png"
+                spooled.write_bytes(data)
+                send_to_stdout(spooled)
+            run.out.event({**event, "output": None})
+        else:
+            write_bytes(path, data)
+            run.out.result(path, event)
+
+
+def _write_page(run: Run, images: Iterator[ReportImage], metrics: tuple[MetricColumn, ...]) -> None:
+    """The HTML page."""
+    from linearsr.comparison.report import Report, write_report
+
+    path, labels = Path(run.options.output), tuple(run.plan.labels.values())
+    title = ", ".join(labels) if run.options.title is None else run.options.title
+    report = Report(title=title, labels=labels, metrics=metrics, images=images, facts=_facts(run, bool(metrics)))
+    max_bytes = MAX_BYTES if run.options.max_bytes is None else run.options.max_bytes
+    size = write_report(path, report, max_bytes=max_bytes)
+    run.out.info(f"pictures are stored as {size.encoding}")
+    event: dict[str, Any] = {"event": "report", "output": str(path), "bytes": size.bytes, "images": run.done}
+    run.out.result(path, {**event, "encoding": size.encoding})
+
+
+def _facts(run: Run, is_scored: bool) -> tuple[tuple[str, str], ...]:
+    """How the page was made, for its foot."""
+    from linearsr import __version__
+
+    options = run.options
+    facts = [("Made by", f"linearsr {__version__}, `linearsr compare`")]
+    facts.append(("Pairing", "one picture each" if options.inputs[0].is_file() else f"by {options.pair_by}"))
+    if is_scored:
+        facts.append(("Scores", "of 8-bit RGB pictures, no border cut, luma in limited range"))
+    if options.places:
+        among = "the columns" if len(run.plan.inputs) < 2 else ", ".join(run.plan.labels[c] for c in run.plan.inputs)
+        facts.append(("Places", f"{options.crop} pixels a side, where luma differs most among {among}"))
+    return tuple(facts)
+
+
+def check_output_files(plan: ComparePlan, options: CompareOptions) -> None:
+    """Refuse to replace an input, or, unless asked to, a file that is there.
+
+    Raises:
+        ConfigError: names the file; or more than one sheet would go to stdout.
+    """
+    rows = ROWS if options.rows is None else options.rows
+    pages = 1 if options.is_page else max(1, -(-len(plan.scenes) // rows))
+    if options.output == "-":
+        if pages > 1:
+            raise ConfigError(
+                f"{len(plan.scenes)} pictures are {pages} sheets, expected one for stdout",
+                hint=f"`--rows {len(plan.scenes)}`, or `--limit {rows}`",
+            )
+        return
+    from linearsr.comparison.sheet import page_path
+
+    inputs = {os.path.realpath(path) for scene in plan.scenes for path in scene.files.values()}
+    for page in range(1, pages + 1):
+        path = page_path(Path(options.output), page)
+        if os.path.realpath(path) in inputs:
+            raise ConfigError(f"output is {str(path)!r}, which is an input too", hint="use another name")
+        if os.path.lexists(path) and options.on_exists != "overwrite":
+            raise ConfigError(
+                f"output is {str(path)!r}, which exists already", hint="use another name, or `--on-exists overwrite`"
+            )
+        if not path.absolute().parent.is_dir():
+            raise ConfigError(f"{str(path)!r} cannot be written: its folder is not there", hint="make the folder first")

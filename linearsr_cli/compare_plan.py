@@ -1,0 +1,156 @@
+"""From what was named to scenes: which files show the same, at which size, under which labels. Reads headers only."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from linearsr.errors import ConfigError, LinearSRError
+from linearsr_cli.compare_settings import CompareOptions, label_inputs
+from linearsr_cli.output import clean
+
+if TYPE_CHECKING:
+    from linearsr.evaluation.pairing import Pair
+    from linearsr.image_io import ImageInfo
+
+__all__ = ["ComparePlan", "Scene", "make_compare_plan"]
+
+HR, LR = "\0hr", "\0lr"
+"""Columns of the clean picture and the input; no label and no file name holds a zero byte."""
+NAMED = 10
+"""Pictures that an error names; the rest is counted."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Scene:
+    """One picture by every method."""
+
+    name: str
+    files: Mapping[str, Path]
+    """Column -> file."""
+    infos: Mapping[str, ImageInfo]
+    size: tuple[int, int]
+    """(width, height) to compare at."""
+
+    @property
+    def pixels(self) -> int:
+        """Pixels of one column."""
+        return self.size[0] * self.size[1]
+
+    @property
+    def has_clean(self) -> bool:
+        """Whether the clean picture is there at the size of the results, so that they can be scored against it."""
+        return HR in self.infos and _enlarged(self, HR) == 1.0
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class ComparePlan:
+    """What a run will compare."""
+
+    scenes: tuple[Scene, ...]
+    labels: Mapping[str, str]
+    """Column -> label shown, from the left; the clean picture and the input come first."""
+    inputs: tuple[str, ...]
+    """Columns of what was named to be compared."""
+    failures: tuple[tuple[str, LinearSRError], ...] = field(default=())
+    """Pictures that cannot be read, by name."""
+
+
+def make_compare_plan(options: CompareOptions) -> ComparePlan:
+    """Pair the pictures and find a size and labels for them.
+
+    Raises:
+        ConfigError: they do not pair, or their shapes differ; all that do not fit are named.
+    """
+    from linearsr.evaluation.pairing import pair_folders
+
+    inputs = dict(zip(label_inputs(options), options.inputs, strict=True))
+    rest = dict(inputs)
+    first = options.hr if options.hr is not None else rest.pop(next(iter(inputs)))
+    paired = pair_folders(
+        first, lr=options.lr, srs=rest, by=options.pair_by, recursive=options.recursive, limit=options.limit
+    )
+    scenes, failures, misfits = [], [], []
+    for pair in paired.pairs:
+        files = _columns(pair, options, inputs)
+        try:
+            scene = _scene(pair.image, files)
+        except LinearSRError as error:
+            failures.append((pair.image, error))
+            continue
+        misfits += _misfits(scene)
+        scenes.append(scene)
+    if misfits:
+        more = f" and {len(misfits) - NAMED} more" if len(misfits) > NAMED else ""
+        raise ConfigError(
+            f"the pictures differ in shape: {'; '.join(misfits[:NAMED])}{more}",
+            hint="compare pictures of the same view; sizes may differ, their proportions may not",
+        )
+    labels = _shown(scenes, [HR] * (options.hr is not None) + [LR] * (options.lr is not None) + list(inputs))
+    return ComparePlan(scenes=tuple(scenes), labels=labels, inputs=tuple(inputs), failures=tuple(failures))
+
+
+def _columns(pair: Pair, options: CompareOptions, inputs: Iterable[str]) -> dict[str, Path]:
+    """Files of a pair by their columns, in order."""
+    files = {} if options.hr is None else {HR: pair.hr}
+    if pair.lr is not None:
+        files[LR] = pair.lr
+    return {**files, **{label: pair.srs.get(label, pair.hr) for label in inputs}}
+
+
+def _scene(name: str, files: Mapping[str, Path]) -> Scene:
+    """Look at the headers of one scene.
+
+    Raises:
+        ImageError: one cannot be read.
+    """
+    from linearsr.comparison.sizes import common_size
+    from linearsr.image_io import probe
+
+    infos = {column: probe(path) for column, path in files.items()}
+    size = common_size((info.width, info.height) for info in infos.values())
+    return Scene(name=name, files=files, infos=infos, size=size)
+
+
+def _misfits(scene: Scene) -> list[str]:
+    """Pictures of a scene that cannot be another size of its largest."""
+    from linearsr.comparison.sizes import belongs
+
+    largest = max(scene.infos.values(), key=lambda info: info.width * info.height)
+    whole = (largest.width, largest.height)
+    return [
+        f"{clean(scene.files[column])} is {info.width}x{info.height}, {clean(str(largest.path))} {whole[0]}x{whole[1]}"
+        for column, info in scene.infos.items()
+        if not belongs((info.width, info.height), whole)
+    ]
+
+
+def _enlarged(scene: Scene, column: str) -> float:
+    from linearsr.comparison.sizes import enlargement
+
+    info = scene.infos[column]
+    return enlargement((info.width, info.height), scene.size)
+
+
+def _shown(scenes: Iterable[Scene], columns: list[str]) -> dict[str, str]:
+    """Labels with what was done to the pictures under them.
+
+    Raises:
+        ConfigError: two are equal.
+    """
+    shown: dict[str, str] = {}
+    known = list(scenes)
+    for column in columns:
+        factors = {f"x{_enlarged(scene, column):.3g}" for scene in known} - {"x1"}
+        done = "" if not factors else f" ({factors.pop()} bicubic)" if len(factors) == 1 else " (bicubic)"
+        if column == LR:
+            bicubic = "bicubic" if "bicubic" not in columns else "input (bicubic)"
+            shown[column] = bicubic if done else "input"
+        else:
+            shown[column] = f"{'reference' if column == HR else column}{done}"
+    for label in shown.values():
+        if list(shown.values()).count(label) > 1:
+            raise ConfigError(f"two columns are labelled {label!r}, expected different labels", hint="`--labels a,b`")
+    return shown

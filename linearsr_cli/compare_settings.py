@@ -1,0 +1,155 @@
+"""What `linearsr compare` was asked to do, typed and checked before anything heavy is imported."""
+
+from __future__ import annotations
+
+import math
+import re
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+from linearsr.errors import ConfigError
+
+__all__ = ["CompareOptions", "check_compare_options", "label_inputs", "parse_bytes", "parse_zoom"]
+
+SHEETS, PAGES = (".png", ".jpg", ".jpeg", ".webp"), (".html", ".htm")
+MAX_ZOOM = 8
+_UNITS = {"": 1, "b": 1, "kb": 10**3, "mb": 10**6, "gb": 10**9}
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class CompareOptions:
+    """Every option of one run, one field a flag; `None` means not given."""
+
+    inputs: tuple[Path, ...]
+    """Files, or folders."""
+    output: str
+    """File name, or `-` for stdout."""
+    hr: Path | None = None
+    lr: Path | None = None
+    pair_by: Literal["name", "order"] = "name"
+    recursive: bool = False
+    limit: int | None = None
+    on_exists: Literal["error", "overwrite"] = "error"
+
+    labels: tuple[str, ...] | None = None
+    title: str | None = None
+    metrics: str | None = None
+    lpips_weights: Path | None = None
+    places: int = 3
+    crop: int = 96
+    zoom: int | None = None
+    """None for what suits the width of a sheet."""
+    rows: int | None = None
+    max_bytes: int | None = None
+
+    progress: str = "auto"
+    json: bool = False
+    quiet: bool = False
+
+    @property
+    def is_page(self) -> bool:
+        """Whether the comparison is an HTML page, not sheets."""
+        return Path(self.output).suffix.lower() in PAGES
+
+
+def parse_zoom(text: str | None) -> int | None:
+    """Read `auto` or a whole factor; None for `auto`.
+
+    Raises:
+        ConfigError: anything else.
+    """
+    if text is None or text.strip().lower() == "auto":
+        return None
+    try:
+        zoom = int(text)
+    except ValueError:
+        zoom = 0
+    if not 1 <= zoom <= MAX_ZOOM:
+        raise ConfigError(f"zoom is {text!r}, expected auto or a whole number from 1 to {MAX_ZOOM}", hint="`--zoom 3`")
+    return zoom
+
+
+def parse_bytes(text: str) -> int:
+    """Read a size of a file: `6MB`, `1.5 GB`, `800kB`; a kB is 1000 bytes.
+
+    Raises:
+        ConfigError: anything else, and less than a byte.
+    """
+    match = re.fullmatch(r"\s*(\d+(?:\.\d*)?)\s*([a-z]*)\s*", text.lower())
+    unit = None if match is None else _UNITS.get(match[2])
+    count = 0 if match is None or unit is None else math.floor(float(match[1]) * unit)
+    if count < 1:
+        raise ConfigError(f"size is {text!r}, expected a number with kB, MB or GB", hint="`--max-size 6MB`")
+    return count
+
+
+def check_compare_options(options: CompareOptions) -> None:
+    """Refuse values out of range and options that exclude one another, before any picture is looked at.
+
+    Raises:
+        ConfigError: the first problem found, with the value and the nearest valid command.
+    """
+    _check_output(options)
+    _check_inputs(options)
+    for name, low in (("places", 0), ("crop", 8), ("limit", 1), ("rows", 1)):
+        value = getattr(options, name)
+        if value is not None and value < low:
+            raise ConfigError(f"{name} is {value}, expected at least {low}", hint=f"`--{name} {low}`, or leave it out")
+
+
+def _check_output(options: CompareOptions) -> None:
+    ending = ".png" if options.output == "-" else Path(options.output).suffix.lower()
+    if ending not in (*SHEETS, *PAGES):
+        raise ConfigError(
+            f"output is {options.output!r}, expected a name ending in {', '.join(SHEETS)} (a sheet) or .html (a page)",
+            hint="`-o sheet.png` or `-o report.html`",
+        )
+    if options.is_page and (options.zoom is not None or options.rows is not None):
+        raise ConfigError(
+            "--zoom and --rows are of sheets, and the output is a page", hint="drop them, or use `-o sheet.png`"
+        )
+    if not options.is_page and options.max_bytes is not None:
+        raise ConfigError("--max-size is of a page, and the output is a sheet", hint="drop it, or use `-o report.html`")
+
+
+def _check_inputs(options: CompareOptions) -> None:
+    named = [path for path in (*options.inputs, options.hr, options.lr) if path is not None]
+    if len(named) < 2:
+        raise ConfigError(
+            "there is one thing to compare, expected two or more", hint="`linearsr compare A B -o sheet.png`"
+        )
+    for path in named:
+        if not path.exists():
+            raise ConfigError(f"{str(path)!r} does not exist, expected a picture or a folder", hint="check the path")
+    if len({path.is_dir() for path in named}) > 1:
+        files, folders = (str(next(p for p in named if p.is_dir() is kind)) for kind in (False, True))
+        raise ConfigError(
+            f"{files!r} is a file and {folders!r} a folder, expected all files or all folders",
+            hint="name the one picture in each folder, or folders only",
+        )
+    if len(options.inputs) != len(label_inputs(options)):
+        raise ConfigError(
+            f"{len(label_inputs(options))} labels for {len(options.inputs)} inputs, expected one for each",
+            hint="`--labels a,b` in the order of the inputs; --hr and --lr have labels of their own",
+        )
+
+
+def label_inputs(options: CompareOptions) -> tuple[str, ...]:
+    """Label of each input: as given, or the names of files or folders, with those above where they are equal.
+
+    Raises:
+        ConfigError: two are equal, or one is empty.
+    """
+    labels = options.labels
+    if labels is None:
+        paths = [path.resolve() for path in options.inputs]
+        depth = 1
+        while len({path.parts[-depth:] for path in paths}) < len(paths) and depth < max(len(p.parts) for p in paths):
+            depth += 1
+        labels = tuple("/".join(path.parts[-depth:]) for path in paths)
+    taken = "reference" if options.hr is not None else None
+    for label in labels:
+        if not label or labels.count(label) > 1 or label == taken:
+            raise ConfigError(f"label is {label!r}, expected one of its own for each column", hint="`--labels a,b`")
+    return labels

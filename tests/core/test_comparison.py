@@ -1,0 +1,386 @@
+"""Places, difference maps, drawing and sheets: pixels where they belong, on made-up pictures."""
+
+from __future__ import annotations
+
+import itertools
+import math
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from linearsr.comparison import drawing, sheet
+from linearsr.comparison.drawing import DARK, LIGHT
+from linearsr.comparison.places import (
+    FULL_LEVELS,
+    Window,
+    difference_colors,
+    difference_map,
+    find_detail,
+    find_flat,
+    find_places,
+)
+from linearsr.comparison.report import MetricColumn, ReportImage
+from linearsr.comparison.sizes import belongs, bring_to, common_size, enlargement
+from linearsr.errors import ConfigError, ShapeError
+from linearsr.metrics import quantise
+from linearsr.resize import resize
+
+
+def noise(height: int, width: int, seed: int = 0) -> np.ndarray:
+    return np.random.default_rng(seed).integers(40, 200, (height, width, 3), dtype=np.uint8)
+
+
+def changed(picture: np.ndarray, window: Window, levels: int) -> np.ndarray:
+    out = picture.copy()
+    out[window.top : window.top + window.height, window.left : window.left + window.width] += np.uint8(levels)
+    return out
+
+
+def overlap(a: Window, b: Window) -> bool:
+    return abs(a.left - b.left) < a.width and abs(a.top - b.top) < a.height
+
+
+# -- places -----------------------------------------------------------------------------------------------------------
+
+
+def test_places_are_where_the_pictures_differ_the_most_telling_first() -> None:
+    weak, strong = Window(5, 40, 16, 16), Window(60, 7, 16, 16)
+    base = noise(90, 120)
+    other = changed(changed(base, weak, 6), strong, 20)
+
+    assert find_places([base, other], 16, 2) == (strong, weak)
+    assert find_places([base, other], 16, 1) == (strong,)
+
+
+def test_places_compare_all_pairs_and_do_not_depend_on_their_order() -> None:
+    base, window = noise(60, 60), Window(22, 31, 12, 12)
+    pictures = [base, changed(base, Window(0, 0, 12, 12), 3), changed(base, window, 9)]
+
+    found = {find_places(order, 12, 2) for order in itertools.permutations(pictures)}
+
+    assert found == {(window, Window(0, 0, 12, 12))}
+
+
+def test_equal_pictures_have_no_places_and_few_differences_have_few() -> None:
+    base = noise(50, 70)
+
+    assert find_places([base, base.copy()], 16, 3) == ()
+    assert find_places([base, changed(base, Window(20, 20, 1, 1), 1)], 16, 3) == (Window(5, 5, 16, 16),)
+
+
+def test_windows_that_tie_are_taken_from_the_top_left() -> None:
+    base = np.zeros((24, 36, 3), np.uint8)
+
+    found = find_places([base, base + np.uint8(7)], 12, 6)
+
+    assert found[0] == (0, 0, 12, 12)
+    assert found[1] == (24, 0, 12, 12)  # the first that keeps a window's distance
+    assert sorted((w.top, w.left) for w in found) == [(y, x) for y in (0, 12) for x in (0, 12, 24)]
+
+
+@settings(max_examples=60, deadline=None)
+@given(st.integers(1, 40), st.integers(1, 40), st.integers(1, 20), st.integers(1, 6), st.integers(0, 5), st.booleans())
+def test_places_lie_inside_and_do_not_overlap(
+    height: int, width: int, side: int, count: int, seed: int, is_tensor: bool
+) -> None:
+    pictures = [noise(height, width, seed), noise(height, width, seed + 1)]
+    given_ = [torch.from_numpy(p).permute(2, 0, 1) / 255 for p in pictures] if is_tensor else pictures
+
+    found = find_places(given_, side, count)
+
+    assert 1 <= len(found) <= count
+    for window in found:
+        assert (window.width, window.height) == (min(side, width), min(side, height))
+        assert 0 <= window.left <= width - window.width
+        assert 0 <= window.top <= height - window.height
+    assert not any(overlap(a, b) for a, b in itertools.combinations(found, 2))
+    assert found == find_places(pictures, side, count)
+
+
+def test_the_first_place_has_the_largest_sum_of_all_windows() -> None:
+    a, b = noise(30, 34, 1), noise(30, 34, 2)
+    luma = [p.astype(np.int64) @ np.array([77, 150, 29]) for p in (a, b)]
+    energy = (luma[0] - luma[1]) ** 2
+    sums = np.lib.stride_tricks.sliding_window_view(energy, (9, 9)).sum(axis=(2, 3))
+
+    window = find_places([a, b], 9, 1)[0]
+
+    assert (window.top, window.left) == np.unravel_index(sums.argmax(), sums.shape)
+
+
+def test_detail_and_flat_are_found_in_one_picture() -> None:
+    picture = np.full((40, 60, 3), 128, np.uint8)
+    picture[20:32, 30:42] = noise(12, 12)
+
+    detail, flat = find_detail(picture, 12), find_flat(picture, 12)
+
+    assert abs(detail.left - 30) <= 1
+    assert abs(detail.top - 20) <= 1
+    assert picture[flat.top : flat.top + 12, flat.left : flat.left + 12].std() == 0.0
+
+
+def test_places_refuse_other_shapes_and_sizes() -> None:
+    with pytest.raises(ShapeError, match="two or more of one size"):
+        find_places([noise(8, 8)], 4, 1)
+    with pytest.raises(ShapeError, match="of one size"):
+        find_places([noise(8, 8), noise(8, 9)], 4, 1)
+    with pytest.raises(ShapeError, match="uint8"):
+        find_places([np.zeros((8, 8, 3)), np.zeros((8, 8, 3))], 4, 1)
+    with pytest.raises(ShapeError, match="expected \\(3, H, W\\)"):
+        find_places([torch.zeros(8, 8)] * 2, 4, 1)
+    with pytest.raises(ConfigError, match="at least 1"):
+        find_places([noise(8, 8)] * 2, 0, 1)
+
+
+# -- difference maps --------------------------------------------------------------------------------------------------
+
+
+def test_difference_map_is_neutral_exactly_where_luma_is_equal() -> None:
+    base = noise(20, 30)
+    window = Window(4, 6, 5, 3)
+    neutral = difference_colors(0)
+
+    shown = (difference_map(base, changed(base, window, 1)) != neutral).any(axis=2)
+
+    expected = np.zeros((20, 30), bool)
+    expected[6:9, 4:9] = True
+    assert (shown == expected).all()
+    assert neutral[0] == neutral[1] == neutral[2]
+
+
+def test_difference_map_has_no_sign_and_is_full_from_its_full_level_on() -> None:
+    dark = np.full((1, 3, 3), 100, np.uint8)
+    light = dark + np.array([FULL_LEVELS - 1, FULL_LEVELS, 90], np.uint8)[None, :, None]
+
+    shown = difference_map(dark, light)
+
+    assert (shown == difference_map(light, dark)).all()
+    assert (shown[0, 1] == shown[0, 2]).all()
+    assert (shown[0, 0] != shown[0, 1]).any()
+
+
+def test_difference_colors_darken_evenly() -> None:
+    # CIE lightness, an other scale than the one they are made by.
+    linear = (difference_colors(np.arange(FULL_LEVELS + 1)) / 255.0) ** 2.2
+    lightness = 116 * np.cbrt(linear @ np.array([0.2126, 0.7152, 0.0722])) - 16
+
+    steps = -np.diff(lightness)
+
+    assert steps.min() > 0
+    assert steps.max() < 4 * steps.mean()
+    assert lightness[0] > 90
+    assert lightness[-1] < 30
+
+
+def test_a_small_difference_map_shows_means() -> None:
+    base = np.zeros((4, 4, 3), np.uint8)
+    other = base.copy()
+    other[:2, :2] = 8
+    other[3, 3] = 16
+
+    shown = difference_map(base, other, size=(2, 2))
+
+    assert (shown == difference_colors(np.array([[8, 0], [0, 4]]))).all()
+    assert difference_map(base, other, size=(3, 1)).shape == (3, 1, 3)
+    with pytest.raises(ShapeError, match="at most that"):
+        difference_map(base, other, size=(5, 4))
+    with pytest.raises(ShapeError, match="expected one size"):
+        difference_map(base, noise(4, 5))
+
+
+# -- drawing ----------------------------------------------------------------------------------------------------------
+
+
+@settings(max_examples=50, deadline=None)
+@given(st.text(max_size=60), st.integers(1, 200), st.integers(8, 30))
+def test_labels_of_any_length_stay_in_their_line(text: str, width: int, height: int) -> None:
+    line = drawing.text_line(text, width, height, theme=LIGHT)
+
+    assert line.shape == (height, width, 3)
+    assert (line[:, -2:] == 255).all()  # glyphs may lean one pixel over
+
+
+def test_long_labels_keep_their_ends() -> None:
+    text = "a-run-with-a-name-that-goes-on-and-on-steps-4"
+
+    short = drawing.fit_text(text, 120, 14)
+
+    head, tail = short.split("...")
+    assert text.startswith(head)
+    assert text.endswith(tail)
+    assert abs(len(head) - len(tail)) <= 1
+    assert len(head) >= 4
+    assert drawing.fit_text("bicubic", 120, 14) == "bicubic"
+    assert drawing.fit_text("bicubic", 3, 14) == ""
+
+
+def test_text_that_the_font_lacks_is_replaced_and_never_breaks_the_line() -> None:
+    assert drawing.fit_text("caf\N{LATIN SMALL LETTER E WITH ACUTE} \N{MULTIPLICATION SIGN}4", 500, 14) == "cafe x4"
+    assert drawing.fit_text("a\nb\N{CJK UNIFIED IDEOGRAPH-4E2D}", 500, 14) == "a?b?"
+
+
+def test_beside_and_below_put_pixels_where_they_belong_and_keep_their_kind() -> None:
+    a, b = noise(4, 6, 1), noise(3, 2, 2)
+
+    row, column = drawing.beside([a, b], theme=DARK, gap=2), drawing.below([a, b], theme=DARK, gap=1)
+
+    assert row.dtype == np.uint8
+    assert (row[:, :6] == a).all()
+    assert (row[:3, 8:] == b).all()
+    assert (row[:, 6:8] == 32).all()
+    assert (row[3:, 8:] == 32).all()
+    assert (column[5:, :2] == b).all()
+    mixed = drawing.beside([a, b.astype(np.float32) / 255], theme=LIGHT)
+    assert mixed.dtype == np.float32
+    assert (mixed[:, :6] == a.astype(np.float32) / np.float32(255)).all()
+    with pytest.raises(ShapeError, match="expected \\(H, W, 3\\)"):
+        drawing.beside([np.zeros((3, 3))], theme=LIGHT)
+
+
+def test_fit_inside_zooms_by_whole_factors_and_shrinks_by_any() -> None:
+    small, large = noise(4, 5), noise(90, 60)
+
+    zoomed, up = drawing.fit_inside(small, 17, 100)
+    shrunk, down = drawing.fit_inside(large, 40, 45)
+
+    assert up == 3.0
+    assert (zoomed == small.repeat(3, 0).repeat(3, 1)).all()
+    assert shrunk.shape == (45, 30, 3)
+    assert down == 0.5
+
+
+def test_boxes_change_nothing_away_from_their_lines() -> None:
+    picture, windows = noise(120, 160), [Window(40, 20, 64, 64), Window(120, 90, 32, 24)]
+
+    boxed = drawing.draw_boxes(picture, windows, 1.0)
+
+    same = (boxed == picture).all(axis=2)
+    assert same[40:82, 56:100].all()
+    assert same[:18].all()
+    assert (boxed[50, 40] == drawing.PLACE_COLORS[0]).all()
+    assert (boxed[110, 151] == drawing.PLACE_COLORS[1]).all()
+    assert not same[20, 40:104].any()
+
+
+# -- sizes ------------------------------------------------------------------------------------------------------------
+
+
+@settings(max_examples=200, deadline=None)
+@given(
+    st.integers(16, 3000),
+    st.integers(16, 3000),
+    st.floats(1.0, 8.0),
+    st.sampled_from((math.floor, math.ceil, round)),
+)
+def test_shrunk_pictures_belong_whatever_the_rounding(width: int, height: int, scale: float, whole) -> None:
+    small = (max(1, whole(width / scale)), max(1, whole(height / scale)))
+
+    assert belongs(small, (width, height))
+
+
+@pytest.mark.parametrize("size", [(100, 100), (120, 160), (160, 112), (149, 120), (40, 32)])
+def test_other_proportions_do_not_belong(size: tuple[int, int]) -> None:
+    assert not belongs(size, (160, 120))
+
+
+def test_what_a_scale_leaves_over_is_cut_and_the_rest_enlarged() -> None:
+    sizes = {"hr": (481, 323), "sr": (480, 320), "lr": (120, 80)}
+
+    common = common_size(sizes.values())
+
+    assert common == (480, 320)
+    assert {name: enlargement(size, common) for name, size in sizes.items()} == {"hr": 1.0, "sr": 1.0, "lr": 4.0}
+    assert all(belongs(size, sizes["hr"]) for size in sizes.values())
+    assert common_size([(12, 12), (8, 8)]) == (12, 12)  # a third of a small picture is not a rest
+
+
+def test_bring_to_cuts_or_enlarges_by_matlab_bicubic() -> None:
+    picture = quantise(torch.rand(3, 10, 12, generator=torch.Generator().manual_seed(0)))
+
+    assert torch.equal(bring_to(picture, (11, 9)), picture[:, :9, :11])
+    assert torch.equal(bring_to(picture, (24, 20)), quantise(resize(picture, (20, 24))))
+
+
+# -- sheets -----------------------------------------------------------------------------------------------------------
+
+PSNR = MetricColumn(name="psnr_y", title="PSNR-Y", unit="dB", digits=2, lower_better=False, definition="")
+
+
+def scene(name: str = "a", **changes) -> ReportImage:
+    first = noise(100, 150)
+    place = Window(20, 30, 40, 40)
+    fields = {
+        "name": name,
+        "width": 150,
+        "height": 100,
+        "pictures": {"one": first, "two": changed(first, place, 25)},
+        "scores": {"one": {"psnr_y": 20.0}, "two": {"psnr_y": 30.0}},
+        "places": (place,),
+    }
+    return ReportImage(**{**fields, **changes})
+
+
+def test_a_sheet_has_every_crop_zoomed_in_its_column_and_a_map_over_it() -> None:
+    image = scene()
+
+    drawn = sheet.compare_sheet([image], ("one", "two"), zoom=5)
+
+    side, margin, gap = 200, 12, 6
+    bottom, left = drawn.shape[0] - margin, margin + 22
+    for column, label in enumerate(("one", "two")):
+        x = left + column * (side + gap)
+        expected = image.pictures[label][30:70, 20:60].repeat(5, 0).repeat(5, 1)
+        assert (drawn[bottom - side : bottom, x : x + side] == expected).all()
+    maps = drawn[bottom - side - gap - 100 : bottom - side - gap, left + side + gap : left + side + gap + 150]
+    assert (maps == difference_map(image.pictures["one"], image.pictures["two"])).all()
+    assert drawn.shape[1] == 2 * margin + 22 + 2 * side + gap
+
+
+def test_the_best_score_is_darker() -> None:
+    blank = scene(scores={})
+    for worse in ("one", "two"):
+        scores = {label: {"psnr_y": 20.0 if label == worse else 30.0} for label in ("one", "two")}
+        drawn = sheet.compare_sheet([scene(scores=scores)], ("one", "two"), metrics=[PSNR], zoom=5)
+        without = sheet.compare_sheet([blank], ("one", "two"), metrics=[PSNR], zoom=5)
+        text = drawn[(drawn != without).any(axis=(1, 2))]
+        middle = 12 + 22 + 200 + 3
+        darkest = {"one": int(text[:, :middle].min()), "two": int(text[:, middle:].min())}
+        assert darkest.pop(worse) >= LIGHT.muted[0]
+        assert set(darkest.values()) == {0}
+
+
+def test_sheets_of_the_same_scenes_are_the_same_and_scenes_stand_below_each_other() -> None:
+    one, two = (sheet.compare_sheet([scene()] * count, ("one", "two"), title="T") for count in (1, 2))
+
+    assert (sheet.compare_sheet([scene()], ("one", "two"), title="T") == one).all()
+    assert two.shape[1] == one.shape[1]
+    assert (two[: one.shape[0] - 12] == one[:-12]).all()
+
+
+def test_a_sheet_without_places_or_with_one_column_is_drawn() -> None:
+    assert sheet.compare_sheet([scene(places=())], ("one", "two")).shape[1] > 300
+    assert sheet.compare_sheet([scene(scores={"one": {"psnr_y": math.inf}})], ("one",), metrics=[PSNR]).ndim == 3
+
+
+def test_sheet_refuses_what_cannot_be_drawn() -> None:
+    with pytest.raises(ConfigError, match="at least one of each"):
+        sheet.compare_sheet([], ("one",))
+    with pytest.raises(ConfigError, match="zoom is 9"):
+        sheet.compare_sheet([scene()], ("one",), zoom=9)
+    with pytest.raises(ShapeError, match="expected one size"):
+        sheet.compare_sheet([scene(pictures={"one": noise(100, 150), "two": noise(90, 150)})], ("one", "two"))
+
+
+def test_choose_zoom_keeps_sheets_to_a_usual_width() -> None:
+    assert [sheet.choose_zoom(96, columns) for columns in (1, 2, 4, 5, 8, 20)] == [4, 4, 4, 3, 2, 1]
+    assert sheet.choose_zoom(2000, 3) == 1
+
+
+def test_page_path_numbers_from_the_second_sheet() -> None:
+    names = [sheet.page_path(Path("out/a.b.png"), page).name for page in (1, 2, 3)]
+
+    assert names == ["a.b.png", "a.b-2.png", "a.b-3.png"]
