@@ -8,30 +8,31 @@ from __future__ import annotations
 
 import argparse
 import datetime
+import functools
 import json
 import math
 import os
 import platform
 import re
 import shlex
-import statistics
 import subprocess
 import sys
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any, NoReturn, Protocol
 
-import numpy as np
 import torch
 from PIL import Image
 from torch import Tensor
-from torch.utils.flop_counter import FlopCounterMode
 
 import linearsr
 from linearsr.errors import ConfigError, ImageError, LinearSRError
-from linearsr.metrics import METRICS, quantise
-from linearsr.model.transformer import LinearDiT
+from linearsr.evaluation.pictures import read_picture as read_picture
+from linearsr.evaluation.tables import markdown_table as markdown_table
+from linearsr.image_io import IMAGE_SUFFIXES
+from linearsr.metrics import METRICS, Lpips, gmsd, psnr, quantise, ssim
+from linearsr.metrics.planes import crop_pair
 from linearsr.resize import resize
 
 Tags = tuple[str, ...] | None
@@ -44,7 +45,6 @@ REPOSITORY = Path(__file__).resolve().parent.parent
 SOURCES = ("linearsr", "train/linearsr_train", "benchmarks/*.py")
 """What a result depends on, as git path patterns."""
 RESULTS = Path(__file__).resolve().parent / "results"
-SUFFIXES = frozenset({".png", ".jpg", ".jpeg", ".webp", ".bmp", ".ppm", ".tif", ".tiff"})
 
 
 class TensorUpscaler(Protocol):
@@ -77,51 +77,6 @@ def load_upscaler(model: str, device: str, dtype: str) -> TensorUpscaler:
     return Upscaler.from_pretrained(model, device=device, dtype=dtype)
 
 
-def _forward_calls(upscaler: TensorUpscaler, side: int, steps: int, tile: Tile) -> list[LinearDiT]:
-    """Every network evaluation of one upscaling of a `side` x `side` result, in order."""
-    calls: list[LinearDiT] = []
-
-    def note(module: torch.nn.Module, _inputs: object, _output: object) -> None:
-        if isinstance(module, LinearDiT):
-            calls.append(module)
-
-    hook = torch.nn.modules.module.register_module_forward_hook(note)
-    try:
-        upscaler.upscale_tensor(sample_picture(side // 4), size=(side, side), steps=steps, seed=0, tags=(), tile=tile)
-    finally:
-        hook.remove()
-    return calls
-
-
-def num_evaluations(upscaler: TensorUpscaler, steps: int) -> int:
-    """Network evaluations that `steps` cost on a picture of one tile, counted and not assumed."""
-    return len(_forward_calls(upscaler, 64, steps, "off"))
-
-
-def model_cost(upscaler: TensorUpscaler, side: int = 1024) -> dict[str, Any]:
-    """Parameters of one network, and operations of one evaluation for each output megapixel.
-
-    Operations are matrix products and convolutions only, a multiplication and an addition counting as two, over the
-    whole way from input to result, on a whole `side` x `side` result at one step.
-    """
-    with FlopCounterMode(display=False) as counter:
-        calls = _forward_calls(upscaler, side, 1, "off")
-    if not calls:
-        raise ConfigError("the model made no network evaluation, expected at least one", hint="give --model none")
-    return {
-        "parameters_active": sum(p.numel() for p in calls[0].parameters()),
-        "flops_per_output_megapixel_and_evaluation": counter.get_total_flops() / len(calls) / (side * side / 1e6),
-        "flops_counted": f"matrix products and convolutions, 2 per multiply-add, at {side}x{side}, x4, one step",
-    }
-
-
-def sample_picture(side: int) -> Tensor:
-    """A made-up input, (3, side, side) on the 8-bit grid: smooth shapes and grain, the same on every machine."""
-    generator = torch.Generator().manual_seed(0)
-    coarse = torch.rand(3, max(side // 16, 2), max(side // 16, 2), generator=generator)
-    return quantise(resize(coarse, (side, side)) + 0.03 * torch.randn(3, side, side, generator=generator))
-
-
 def model_name(model: str) -> str:
     """Preset name, or the last component of a checkpoint folder."""
     return Path(model).name if os.sep in model else model
@@ -135,34 +90,15 @@ def list_images(folder: Path) -> list[Path]:
     """
     if not folder.is_dir():
         raise ImageError(f"{folder} is no folder, expected a folder of pictures", hint="check the path")
-    paths = sorted(p for p in folder.iterdir() if p.suffix.lower() in SUFFIXES)
+    paths = sorted(p for p in folder.iterdir() if p.suffix.lower() in IMAGE_SUFFIXES)
     if not paths:
-        raise ImageError(f"{folder} holds no picture", hint="known endings: " + " ".join(sorted(SUFFIXES)))
+        raise ImageError(f"{folder} holds no picture", hint="known endings: " + " ".join(sorted(IMAGE_SUFFIXES)))
     return paths
-
-
-def read_picture(path: Path) -> Tensor:
-    """One picture as (3, H, W) float32 RGB in [0, 1]; grey is repeated, alpha is dropped.
-
-    Raises:
-        ImageError: it cannot be read.
-    """
-    try:
-        with Image.open(path) as image:
-            array = np.array(image.convert("RGB"))
-    except OSError as error:
-        raise ImageError(f"cannot read {path.name}: {error}", hint="remove it from the folder") from error
-    return torch.from_numpy(array).permute(2, 0, 1).float() / 255.0
 
 
 def to_pil(x: Tensor) -> Image.Image:
     """(3, H, W) in [0, 1] to an 8-bit RGB picture."""
     return Image.fromarray((quantise(x) * 255).round().to(torch.uint8).permute(1, 2, 0).contiguous().numpy())
-
-
-def from_pil(image: Image.Image) -> Tensor:
-    """An 8-bit RGB picture to (3, H, W) float32 in [0, 1]."""
-    return torch.from_numpy(np.array(image)).permute(2, 0, 1).float() / 255.0
 
 
 def parse_numbers(text: str, name: str, low: int, high: int) -> tuple[int, ...]:
@@ -322,27 +258,21 @@ def default_output(name: str) -> Path:
     return RESULTS / f"{datetime.date.today().isoformat()}-{name}.json"
 
 
-def markdown_table(header: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
-    """A Markdown table with columns padded to equal width, so that it reads on a terminal as well."""
-    cells = [list(header), *(list(row) for row in rows)]
-    widths = [max(len(row[column]) for row in cells) for column in range(len(header))]
-    lines = [
-        "| " + " | ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)) + " |" for row in cells
-    ]
-    lines.insert(1, "|" + "|".join("-" * (width + 2) for width in widths) + "|")
-    return "\n".join(lines)
+def finish(output: Path | None, name: str, payload: Mapping[str, Any], *texts: str) -> None:
+    """Write a program's result, to `benchmarks/results/DATE-NAME.json` unless told where, and print what it says.
+
+    Raises:
+        ImageError: it cannot be written.
+    """
+    write_json(default_output(name) if output is None else output, payload)
+    print("\n\n".join(texts))
 
 
-def number(value: float | None, digits: int) -> str:
-    """A cell: `-` for nothing, `inf` for infinity."""
-    if value is None:
-        return "-"
-    return f"{value:.{digits}f}" if math.isfinite(value) else "inf"
-
-
-def mean(values: Sequence[float]) -> float:
-    """Arithmetic mean; infinite if a value is."""
-    return float(statistics.fmean(values))
+def measure(sr: Tensor, hr: Tensor, border: int, lpips: Lpips | None) -> dict[str, float]:
+    """Every score of one 8-bit result, (3, H, W), on the picture without its border."""
+    values = {"psnr_y": psnr(sr, hr, border=border), "ssim_y": ssim(sr, hr, border=border)}
+    values["gmsd"] = gmsd(*crop_pair(sr, hr, border))
+    return values if lpips is None else {**values, "lpips": lpips(*crop_pair(sr, hr, border))}
 
 
 def fail(error: LinearSRError) -> NoReturn:
@@ -351,3 +281,16 @@ def fail(error: LinearSRError) -> NoReturn:
     if error.hint is not None:
         print(f"hint: {error.hint}", file=sys.stderr)
     raise SystemExit(2) from error
+
+
+def program(main: Callable[[Sequence[str] | None], int]) -> Callable[..., int]:
+    """A program's main function that tells errors as the command line does."""
+
+    @functools.wraps(main)
+    def told(arguments: Sequence[str] | None = None) -> int:
+        try:
+            return main(arguments)
+        except LinearSRError as error:
+            fail(error)
+
+    return told

@@ -15,28 +15,18 @@ import sys
 import time
 from collections.abc import Sequence
 from pathlib import Path
+from statistics import fmean
 from typing import Any
 
-from _common import (
-    default_output,
-    fail,
-    list_images,
-    markdown_table,
-    mean,
-    metric_definitions,
-    number,
-    read_picture,
-    run_facts,
-    set_threads,
-    write_json,
-)
-from run_quality import measure
+from _common import finish, list_images, measure, metric_definitions, program, run_facts, set_threads
 
 from linearsr.autoencoders.dcae import DcaeAutoencoder, load_dcae
 from linearsr.autoencoders.dcae_weights import build_autoencoder
 from linearsr.config import AutoencoderConfig
 from linearsr.device import DTYPES, autocast_dtype, resolve_device
-from linearsr.errors import ConfigError, LinearSRError
+from linearsr.errors import ConfigError
+from linearsr.evaluation.pictures import read_picture
+from linearsr.evaluation.tables import markdown_table, number
 from linearsr.metrics import Lpips, quantise
 
 NOTE = "true of trained weights only: with random weights these numbers mean nothing"
@@ -93,7 +83,7 @@ def run_set(
         "num_images": len(images),
         "megapixels": round(megapixels, 3),
         "seconds_per_megapixel": seconds / megapixels,
-        **{name: mean([image[name] for image in images.values()]) for name in names},
+        **{name: fmean([image[name] for image in images.values()]) for name in names},
         "images": images,
     }
 
@@ -130,39 +120,35 @@ def check(options: argparse.Namespace) -> None:
         list_images(folder)
 
 
+@program
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the benchmark, print the table and write the JSON."""
     options = build_parser().parse_args(arguments)
-    try:
-        check(options)
-        set_threads(options.threads)
-        facts = run_facts("ceiling", arguments, options.device)
-        autoencoder = load(options)
-        lpips = None if options.lpips_weights is None else Lpips.from_file(options.lpips_weights)
-        rows = []
-        for folder in options.data:
-            rows.append(run_set(folder, autoencoder, lpips, options.border, options.limit))
-            print(f"{folder.name} done", file=sys.stderr)
-        model = {
-            "name": options.autoencoder.resolve().name,
-            "decoder": None if options.decoder is None else options.decoder.resolve().name,
-            "dtype": str(autoencoder.dtype).removeprefix("torch."),
-        }
-        protocol = {
-            "crop": f"border of {options.border} pixels cut for every metric",
-            "size": f"sides brought to multiples of {autoencoder.factor} by reflection and cut back",
-            "rounding": "result rounded to 8 bits",
-            "note": NOTE,
-        }
-        names = [name for name in ("psnr_y", "ssim_y", "gmsd", "lpips") if name in rows[0]]
-        payload = {
-            **facts, "model": model, "protocol": protocol, "definitions": metric_definitions(names), "rows": rows,
-        }  # fmt: skip
-        write_json(default_output("ceiling") if options.output is None else options.output, payload)
-    except LinearSRError as error:
-        fail(error)
-    print(table(rows))
-    print(f"\nThis is {NOTE}.")
+    check(options)
+    set_threads(options.threads)
+    facts = run_facts("ceiling", arguments, options.device)
+    autoencoder = load(options)
+    lpips = None if options.lpips_weights is None else Lpips.from_file(options.lpips_weights)
+    rows = []
+    for folder in options.data:
+        rows.append(run_set(folder, autoencoder, lpips, options.border, options.limit))
+        print(f"{folder.name} done", file=sys.stderr)
+    model = {
+        "name": options.autoencoder.resolve().name,
+        "decoder": None if options.decoder is None else options.decoder.resolve().name,
+        "dtype": str(autoencoder.dtype).removeprefix("torch."),
+    }
+    protocol = {
+        "crop": f"border of {options.border} pixels cut for every metric",
+        "size": f"sides brought to multiples of {autoencoder.factor} by reflection and cut back",
+        "rounding": "result rounded to 8 bits",
+        "note": NOTE,
+    }
+    names = [name for name in ("psnr_y", "ssim_y", "gmsd", "lpips") if name in rows[0]]
+    payload = {
+        **facts, "model": model, "protocol": protocol, "definitions": metric_definitions(names), "rows": rows,
+    }  # fmt: skip
+    finish(options.output, "ceiling", payload, table(rows), f"This is {NOTE}.")
     if min(row["psnr_y"] for row in rows) < LEAST_PSNR:
         print(f"Below {LEAST_PSNR:g} dB: these weights look random.")
     return 0

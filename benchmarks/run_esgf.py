@@ -22,17 +22,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from _common import (
-    default_output,
-    fail,
-    markdown_table,
-    metric_definitions,
-    number,
-    parse_numbers,
-    run_facts,
-    set_threads,
-    write_json,
-)
+from _common import finish, metric_definitions, parse_numbers, program, run_facts, set_threads
 from _training import (
     Bench,
     Recorder,
@@ -50,7 +40,8 @@ from _training import (
 )
 
 from linearsr.config import to_dict
-from linearsr.errors import ConfigError, LinearSRError
+from linearsr.errors import ConfigError
+from linearsr.evaluation.tables import markdown_table, number
 from linearsr_train.config import TrainConfig, load_recipe
 from linearsr_train.evaluate import ValidationSet
 from linearsr_train.experts import plan_stages
@@ -276,19 +267,16 @@ def build_parser() -> argparse.ArgumentParser:
     return parser
 
 
+@program
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run what is left of the experiment, print the table and write the JSON."""
     options = build_parser().parse_args(arguments)
-    try:
-        seeds = parse_numbers(options.seeds, "--seeds", 0, 10_000)
-        set_threads(options.threads)
-        facts = run_facts("esgf", arguments, options.device)
-        found = measure(options, seeds)
-        output = default_output("esgf") if options.output is None else options.output
-        write_json(output, {**facts, "definitions": metric_definitions(("psnr_y", "lpips")), **found})
-    except LinearSRError as error:
-        fail(error)
-    print(table(found))
+    seeds = parse_numbers(options.seeds, "--seeds", 0, 10_000)
+    set_threads(options.threads)
+    facts = run_facts("esgf", arguments, options.device)
+    found = measure(options, seeds)
+    payload = {**facts, "definitions": metric_definitions(("psnr_y", "lpips")), **found}
+    finish(options.output, "esgf", payload, table(found))
     return 0
 
 

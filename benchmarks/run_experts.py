@@ -19,17 +19,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from _common import (
-    default_output,
-    fail,
-    markdown_table,
-    metric_definitions,
-    number,
-    parse_numbers,
-    run_facts,
-    set_threads,
-    write_json,
-)
+from _common import default_output, metric_definitions, parse_numbers, program, run_facts, set_threads, write_json
 from _training import (
     Bench,
     Weights,
@@ -43,7 +33,8 @@ from _training import (
     validation_set,
 )
 
-from linearsr.errors import ConfigError, LinearSRError
+from linearsr.errors import ConfigError
+from linearsr.evaluation.tables import markdown_table, number
 from linearsr.model.experts import PAPER_BOUNDARIES, ExpertBank, bisect_log_snr
 from linearsr.model.transformer import LinearDiT
 from linearsr.schedules import COMPACT_T_GRIDS, compact_grid
@@ -220,19 +211,17 @@ def build_parser() -> argparse.ArgumentParser:
     return parser
 
 
+@program
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run what is left of the experiment, print the table and write the JSON."""
     options = build_parser().parse_args(arguments)
-    try:
-        seeds = parse_numbers(options.seeds, "--seeds", 0, 10_000)
-        set_threads(options.threads)
-        facts = run_facts("experts", arguments, options.device)
-        found = measure(options, seeds)
-        if options.only is None:
-            output = default_output("experts") if options.output is None else options.output
-            write_json(output, {**facts, "definitions": metric_definitions(("psnr_y", "lpips")), **found})
-    except LinearSRError as error:
-        fail(error)
+    seeds = parse_numbers(options.seeds, "--seeds", 0, 10_000)
+    set_threads(options.threads)
+    facts = run_facts("experts", arguments, options.device)
+    found = measure(options, seeds)
+    if options.only is None:
+        output = default_output("experts") if options.output is None else options.output
+        write_json(output, {**facts, "definitions": metric_definitions(("psnr_y", "lpips")), **found})
     print(table(found["rows"]))
     return 0
 

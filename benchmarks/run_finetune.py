@@ -20,20 +20,18 @@ from typing import Any
 
 from _common import (
     add_model_options,
-    default_output,
-    fail,
+    finish,
     list_images,
-    markdown_table,
     metric_definitions,
     model_name,
-    number,
     parse_numbers,
+    program,
     run_facts,
     set_threads,
-    write_json,
 )
 
-from linearsr.errors import ConfigError, LinearSRError
+from linearsr.errors import ConfigError
+from linearsr.evaluation.tables import markdown_table, number
 from linearsr.metrics import Lpips, gmsd
 from linearsr.pipeline import Upscaler
 from linearsr_train.compare import compare_models
@@ -178,38 +176,35 @@ def protocol(options: argparse.Namespace) -> dict[str, str | None]:
     }
 
 
+@program
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the benchmark, print the table and write the JSON."""
     options = build_parser().parse_args(arguments)
-    try:
-        set_threads(options.threads)
-        ways = options.ways.split(",")
-        if not set(ways) <= set(WAYS):
-            raise ConfigError(f"--ways is {options.ways!r}, expected some of {', '.join(WAYS)}")
-        seeds, splits = parse_numbers(options.seeds, "--seeds", 0, 2**31), parts(options)
-        facts = run_facts("finetune", arguments, options.device)
-        with tempfile.TemporaryDirectory() as temporary:
-            work = Path(temporary) if options.work is None else options.work
-            rows = [
-                measure(options, way, source, seed, split, work / f"{way}-{source}-{seed}")
-                for way in ways
-                for source, split in splits.items()
-                for seed in seeds
-            ]
-        payload = {
-            **facts,
-            "model": {"name": model_name(options.model)},
-            "protocol": protocol(options),
-            "trained_on": {source: [path.name for path in split.training] for source, split in splits.items()},
-            "watched": {source: [path.name for path in split.watched] for source, split in splits.items()},
-            "held_back": [path.name for path in splits["kind"].held_back],
-            "definitions": metric_definitions(["psnr_y", "gmsd" if options.lpips_weights is None else "lpips"]),
-            "rows": rows,
-        }
-        write_json(default_output("finetune") if options.output is None else options.output, payload)
-    except LinearSRError as error:
-        fail(error)
-    print(table(rows))
+    set_threads(options.threads)
+    ways = options.ways.split(",")
+    if not set(ways) <= set(WAYS):
+        raise ConfigError(f"--ways is {options.ways!r}, expected some of {', '.join(WAYS)}")
+    seeds, splits = parse_numbers(options.seeds, "--seeds", 0, 2**31), parts(options)
+    facts = run_facts("finetune", arguments, options.device)
+    with tempfile.TemporaryDirectory() as temporary:
+        work = Path(temporary) if options.work is None else options.work
+        rows = [
+            measure(options, way, source, seed, split, work / f"{way}-{source}-{seed}")
+            for way in ways
+            for source, split in splits.items()
+            for seed in seeds
+        ]
+    payload = {
+        **facts,
+        "model": {"name": model_name(options.model)},
+        "protocol": protocol(options),
+        "trained_on": {source: [path.name for path in split.training] for source, split in splits.items()},
+        "watched": {source: [path.name for path in split.watched] for source, split in splits.items()},
+        "held_back": [path.name for path in splits["kind"].held_back],
+        "definitions": metric_definitions(["psnr_y", "gmsd" if options.lpips_weights is None else "lpips"]),
+        "rows": rows,
+    }
+    finish(options.output, "finetune", payload, table(rows))
     return 0
 
 

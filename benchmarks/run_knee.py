@@ -16,10 +16,11 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
-from _common import default_output, fail, markdown_table, number, run_facts, write_json
+from _common import finish, program, run_facts
 from knee_curves import FIRST_SEED, KINDS, NUM_CURVES, Curve, Found, find_with_esgf, measure
 
-from linearsr.errors import ConfigError, LinearSRError
+from linearsr.errors import ConfigError
+from linearsr.evaluation.tables import markdown_table, number
 from linearsr_train.knee import median_of_3, noise_floor, smooth
 
 Rule = Callable[[Curve], Found]
@@ -163,27 +164,24 @@ def table(rows: Sequence[dict[str, Any]]) -> str:
     return markdown_table(header, lines)
 
 
+@program
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the benchmark, print the table and write the JSON."""
     options = build_parser().parse_args(arguments)
-    try:
-        if options.curves < 1:
-            raise ConfigError(f"--curves is {options.curves}, expected at least 1")
-        seeds = range(options.first_seed, options.first_seed + options.curves)
-        compared, facts = rules(options.baselines == "on"), run_facts("knee", arguments, "cpu")
-        rows = []
-        for kind in KINDS:
-            rows += [
-                {"kind": kind, "rule": name, **measure(kind, rule, seeds)}
-                for name, rule in compared.items()
-                if name not in POINTLESS.get(kind, ())
-            ]
-            print(f"{kind} done", file=sys.stderr)
-        payload = {**facts, "definitions": DEFINITIONS, "first_seed": options.first_seed, "rows": rows}
-        write_json(default_output("knee") if options.output is None else options.output, payload)
-    except LinearSRError as error:
-        fail(error)
-    print(table(rows))
+    if options.curves < 1:
+        raise ConfigError(f"--curves is {options.curves}, expected at least 1")
+    seeds = range(options.first_seed, options.first_seed + options.curves)
+    compared, facts = rules(options.baselines == "on"), run_facts("knee", arguments, "cpu")
+    rows = []
+    for kind in KINDS:
+        rows += [
+            {"kind": kind, "rule": name, **measure(kind, rule, seeds)}
+            for name, rule in compared.items()
+            if name not in POINTLESS.get(kind, ())
+        ]
+        print(f"{kind} done", file=sys.stderr)
+    payload = {**facts, "definitions": DEFINITIONS, "first_seed": options.first_seed, "rows": rows}
+    finish(options.output, "knee", payload, table(rows))
     return 0
 
 

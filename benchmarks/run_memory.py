@@ -21,7 +21,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from _common import default_output, fail, markdown_table, number, parse_numbers, run_facts, set_threads, write_json
+from _common import finish, parse_numbers, program, run_facts, set_threads
 from _networks import DTYPES, make_inputs, parse_dtypes, preset_shape, random_network
 from run_speed import memory_mib
 from torch import Tensor, nn
@@ -29,7 +29,7 @@ from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
-from linearsr.errors import LinearSRError
+from linearsr.evaluation.tables import markdown_table, number
 from linearsr.model.transformer import LinearDiT
 from linearsr.presets import get_preset
 
@@ -232,37 +232,34 @@ def table(rows: Sequence[dict[str, Any]]) -> str:
     return markdown_table(header, lines)
 
 
+@program
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the benchmark, print the table and write the JSON."""
     options = build_parser().parse_args(arguments)
-    try:
-        set_threads(options.threads)
-        if options.case is not None:
-            print(json.dumps(run_real(options.case, options.tokens)))
-            return 0
-        presets, sizes = options.presets.split(","), parse_numbers(options.sizes, "--sizes", 32, 32768)
-        facts = run_facts("memory", arguments, "cpu")
-        rows = []
-        for preset in presets:
-            for side in sizes:
-                for dtype in parse_dtypes(options.dtype):
-                    rows += count_rows(options, preset, side, dtype)
-                    print(f"{preset}, {side} px, {dtype}: counted", file=sys.stderr)
-        payload = {
-            **facts,
-            "protocol": PROTOCOL,
-            "limits": {"of_unchunked_at_4096_in_16": LIMIT, "ratio_4096_over_1024": TIME_LIMIT},
-            "experts": options.experts,
-            "text_tokens": options.tokens,
-            "rows": rows,
-            "time": time_sizes(options) if options.time_depth > 0 else None,
-            "real": spawn_real(options),
-        }
-        write_json(default_output("memory") if options.output is None else options.output, payload)
-        print(table(rows))
-        print(json.dumps({name: payload[name] for name in ("time", "real")}, indent=2))
-    except LinearSRError as error:
-        fail(error)
+    set_threads(options.threads)
+    if options.case is not None:
+        print(json.dumps(run_real(options.case, options.tokens)))
+        return 0
+    presets, sizes = options.presets.split(","), parse_numbers(options.sizes, "--sizes", 32, 32768)
+    facts = run_facts("memory", arguments, "cpu")
+    rows = []
+    for preset in presets:
+        for side in sizes:
+            for dtype in parse_dtypes(options.dtype):
+                rows += count_rows(options, preset, side, dtype)
+                print(f"{preset}, {side} px, {dtype}: counted", file=sys.stderr)
+    payload = {
+        **facts,
+        "protocol": PROTOCOL,
+        "limits": {"of_unchunked_at_4096_in_16": LIMIT, "ratio_4096_over_1024": TIME_LIMIT},
+        "experts": options.experts,
+        "text_tokens": options.tokens,
+        "rows": rows,
+        "time": time_sizes(options) if options.time_depth > 0 else None,
+        "real": spawn_real(options),
+    }
+    others = {name: payload[name] for name in ("time", "real")}
+    finish(options.output, "memory", payload, table(rows), json.dumps(others, indent=2))
     return 0
 
 

@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from _common import default_output, fail, markdown_table, number, parse_numbers, run_facts, set_threads, write_json
+from _common import finish, parse_numbers, program, run_facts, set_threads
 from _networks import (
     DTYPES,
     diffusers_sana,
@@ -33,7 +33,8 @@ from _networks import (
 )
 from torch import Tensor
 
-from linearsr.errors import ConfigError, LinearSRError
+from linearsr.errors import ConfigError
+from linearsr.evaluation.tables import markdown_table, number
 from linearsr.model.conditioning import Conditioning
 from linearsr.model.transformer import LinearDiT
 
@@ -194,34 +195,31 @@ def check(options: argparse.Namespace) -> list[tuple[str, bool, int, int]]:
     ]
 
 
+@program
 @torch.no_grad()
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the benchmark, print the table and write the JSON."""
     options = build_parser().parse_args(arguments)
-    try:
-        cases = check(options)
-        set_threads(options.threads)
-        facts = run_facts("nfe", arguments, options.device)
-        rows = []
-        for case in cases:
-            rows.append(measure(options, *case))
-            print(f"{case[0]}, {case[2]} px, {case[3]} text tokens, stem {case[1]}: done", file=sys.stderr)
-        protocol = {
-            "seconds": "median evaluation of a run but its first, tags and picture being the same tensors as before",
-            "seconds_first": "median evaluation with tags and picture that were not seen before",
-            "times_faster": "median over the rounds of diffusers' seconds over these of the same round",
-            "text_tokens": "both get the padded number and a mask; SANA's pipeline pads every prompt to 300",
-            "diffusers": "SanaTransformer2DModel of the same weights, eager, in the same dtype, without the stem",
-            "difference": "largest difference of the two predictions over the largest prediction of diffusers'",
-            "total": f"{options.steps} evaluations by Euler's rule with new tags, without guidance, once",
-            "lr_stem": "the row's own network reads low-resolution pixels too, through zero columns",
-        }
-        model = {"width_from": options.width_from, "depth": options.depth, "compiled": options.compile}
-        payload = {**facts, "model": model, "protocol": protocol, "rows": rows}
-        write_json(default_output("nfe") if options.output is None else options.output, payload)
-        print(table(rows))
-    except LinearSRError as error:
-        fail(error)
+    cases = check(options)
+    set_threads(options.threads)
+    facts = run_facts("nfe", arguments, options.device)
+    rows = []
+    for case in cases:
+        rows.append(measure(options, *case))
+        print(f"{case[0]}, {case[2]} px, {case[3]} text tokens, stem {case[1]}: done", file=sys.stderr)
+    protocol = {
+        "seconds": "median evaluation of a run but its first, tags and picture being the same tensors as before",
+        "seconds_first": "median evaluation with tags and picture that were not seen before",
+        "times_faster": "median over the rounds of diffusers' seconds over these of the same round",
+        "text_tokens": "both get the padded number and a mask; SANA's pipeline pads every prompt to 300",
+        "diffusers": "SanaTransformer2DModel of the same weights, eager, in the same dtype, without the stem",
+        "difference": "largest difference of the two predictions over the largest prediction of diffusers'",
+        "total": f"{options.steps} evaluations by Euler's rule with new tags, without guidance, once",
+        "lr_stem": "the row's own network reads low-resolution pixels too, through zero columns",
+    }
+    model = {"width_from": options.width_from, "depth": options.depth, "compiled": options.compile}
+    payload = {**facts, "model": model, "protocol": protocol, "rows": rows}
+    finish(options.output, "nfe", payload, table(rows))
     return 0
 
 

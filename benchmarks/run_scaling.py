@@ -1,4 +1,4 @@
-"""Linear against softmax attention by number of tokens: time, memory and operations; a figure beside the numbers.
+"""Linear against softmax attention by number of tokens: time, memory and operations.
 
 Example:
     OMP_WAIT_POLICY=PASSIVE python benchmarks/run_scaling.py --threads 2
@@ -22,17 +22,7 @@ from typing import Any
 
 import torch
 import torch.nn.functional as F
-from _common import (
-    REPOSITORY,
-    default_output,
-    fail,
-    markdown_table,
-    number,
-    parse_numbers,
-    run_facts,
-    set_threads,
-    write_json,
-)
+from _common import finish, parse_numbers, program, run_facts, set_threads
 from _networks import DTYPES, make_inputs, preset_shape, random_network, synchronise
 from run_memory import MIB, LiveBytes
 from torch import Tensor, nn
@@ -40,12 +30,11 @@ from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.flop_counter import FlopCounterMode
 
-from linearsr.errors import ConfigError, LinearSRError
-from linearsr.extras import require
+from linearsr.errors import ConfigError
+from linearsr.evaluation.tables import markdown_table, number
 from linearsr.model.attention import LinearAttention, linear_attention
 from linearsr.model.transformer import LinearDiT
 
-FIGURE = REPOSITORY / "docs" / "images" / "scaling.png"
 Core = Callable[[Tensor, Tensor, Tensor], Tensor]
 """Queries, keys and values, (1, N, h, d) each, to (1, N, h, d)."""
 
@@ -83,7 +72,6 @@ def build_parser() -> argparse.ArgumentParser:
     parser.add_argument("--budget-s", type=float, default=60.0, help="repeat no case longer than this (default: 60)")
     parser.add_argument("--device", default="cpu", help="cpu or cuda (default: cpu)")
     parser.add_argument("--threads", type=int, help="torch threads (default: torch's own choice)")
-    parser.add_argument("--figure", type=Path, metavar="FILE", help="default: docs/images/scaling.png")
     parser.add_argument("--output", type=Path, metavar="FILE", help="default: benchmarks/results/DATE-scaling.json")
     return parser
 
@@ -182,33 +170,6 @@ def exponents(rows: Sequence[dict[str, Any]]) -> dict[str, dict[str, float]]:
     return found
 
 
-def draw(path: Path, rows: Sequence[dict[str, Any]]) -> None:
-    """Three small panels of the core by tokens, both axes logarithmic.
-
-    Raises:
-        ConfigError: matplotlib is not installed.
-    """
-    matplotlib = require("matplotlib", "train", "the figure")
-    matplotlib.use("Agg")
-    plt = require("matplotlib.pyplot", "train", "the figure")
-    panels = (("seconds", "time (s)"), ("gflop", "operations (GFLOP)"), ("activations_mib", "memory (MiB)"))
-    rows = [row for row in rows if row["level"] == "core"]
-    figure, axes = plt.subplots(1, 3, figsize=(9, 2.8), layout="constrained")
-    for axis, (key, title) in zip(axes, panels, strict=True):
-        for name, marker in (("linear", "o"), ("softmax", "s")):
-            points = [(row["tokens"], row[key]) for row in rows if row["attention"] == name]
-            axis.loglog(*zip(*points, strict=True), marker=marker, markersize=4, label=name)
-        if key == "activations_mib":
-            points = [(row["tokens"], row["scores_mib"]) for row in rows if row["attention"] == "softmax"]
-            axis.loglog(*zip(*points, strict=True), ":", color="grey", label="softmax, with its N x N scores")
-        axis.set(title=title, xlabel="tokens")
-        axis.grid(alpha=0.3)
-        axis.legend(fontsize=7)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    figure.savefig(path, dpi=100)
-    plt.close(figure)
-
-
 def table(rows: Sequence[dict[str, Any]]) -> str:
     """The rows as Markdown."""
     header = ("level", "attention", "tokens", "side", "s", "GFLOP", "MiB")
@@ -219,45 +180,41 @@ def table(rows: Sequence[dict[str, Any]]) -> str:
     return markdown_table(header, cells)
 
 
+@program
 @torch.no_grad()
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run the benchmark, print the table, write the JSON and draw the figure."""
+    """Run the benchmark, print the table and write the JSON; make_all.py draws the figure."""
     options = build_parser().parse_args(arguments)
-    try:
-        if options.repeats < 1 or min(options.heads, options.depth - 1) < 0:
-            raise ConfigError("--repeats, --depth or --heads is too small, expected at least 1, 1 and 0")
-        tokens = sorted(parse_numbers(options.tokens, "--tokens", 16, 2**20))
-        if len(tokens) < 2 or any(math.isqrt(count) ** 2 != count for count in tokens):
-            raise ConfigError(f"--tokens is {options.tokens!r}, expected two or more square numbers to compare")
-        set_threads(options.threads)
-        config = preset_shape(options.width_from, 0, stem=False)
-        heads = options.heads if options.heads > 0 else config.width // config.head_dim
-        facts = run_facts("scaling", arguments, options.device)
-        rows = [core_row(options, name, heads, config.head_dim, count) for count in tokens for name in CORES]
-        print("core measured", file=sys.stderr)
-        rows += [network_row(options, name, count) for count in tokens for name in CORES]
-        protocol = {
-            "level": "core: queries, keys and values are given; network: the whole forward pass, with 64 text tokens",
-            "seconds": "median of the timed runs after a first one",
-            "gflop": "matrix products and convolutions by torch's FlopCounterMode, two for a multiply-add",
-            "activations_mib": "most bytes alive at once that the run made, what it was given left out",
-            "scores_mib": "what the N x N matrix of softmax attention would take, which torch's fused kernel avoids",
-            "side": "of a picture in pixels with that many tokens, at 32 pixels a token",
-            "time_exponent": "power of the tokens that the time grows with, between the two largest",
-        }
-        payload = {
-            **facts,
-            "layer": {"heads": heads, "head_dim": config.head_dim, "dtype": options.dtype},
-            "network": {"width_from": options.width_from, "depth": options.depth},
-            "protocol": protocol,
-            "time_exponent": exponents(rows),
-            "rows": rows,
-        }
-        write_json(default_output("scaling") if options.output is None else options.output, payload)
-        draw(FIGURE if options.figure is None else options.figure, rows)
-        print(table(rows))
-    except LinearSRError as error:
-        fail(error)
+    if options.repeats < 1 or min(options.heads, options.depth - 1) < 0:
+        raise ConfigError("--repeats, --depth or --heads is too small, expected at least 1, 1 and 0")
+    tokens = sorted(parse_numbers(options.tokens, "--tokens", 16, 2**20))
+    if len(tokens) < 2 or any(math.isqrt(count) ** 2 != count for count in tokens):
+        raise ConfigError(f"--tokens is {options.tokens!r}, expected two or more square numbers to compare")
+    set_threads(options.threads)
+    config = preset_shape(options.width_from, 0, stem=False)
+    heads = options.heads if options.heads > 0 else config.width // config.head_dim
+    facts = run_facts("scaling", arguments, options.device)
+    rows = [core_row(options, name, heads, config.head_dim, count) for count in tokens for name in CORES]
+    print("core measured", file=sys.stderr)
+    rows += [network_row(options, name, count) for count in tokens for name in CORES]
+    protocol = {
+        "level": "core: queries, keys and values are given; network: the whole forward pass, with 64 text tokens",
+        "seconds": "median of the timed runs after a first one",
+        "gflop": "matrix products and convolutions by torch's FlopCounterMode, two for a multiply-add",
+        "activations_mib": "most bytes alive at once that the run made, what it was given left out",
+        "scores_mib": "what the N x N matrix of softmax attention would take, which torch's fused kernel avoids",
+        "side": "of a picture in pixels with that many tokens, at 32 pixels a token",
+        "time_exponent": "power of the tokens that the time grows with, between the two largest",
+    }
+    payload = {
+        **facts,
+        "layer": {"heads": heads, "head_dim": config.head_dim, "dtype": options.dtype},
+        "network": {"width_from": options.width_from, "depth": options.depth},
+        "protocol": protocol,
+        "time_exponent": exponents(rows),
+        "rows": rows,
+    }
+    finish(options.output, "scaling", payload, table(rows))
     return 0
 
 

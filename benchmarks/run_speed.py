@@ -23,24 +23,22 @@ from typing import Any
 from _common import (
     Tile,
     add_model_options,
-    default_output,
-    fail,
+    finish,
     load_upscaler,
-    markdown_table,
     model_name,
-    number,
     parse_numbers,
     parse_tile,
+    program,
     run_facts,
-    sample_picture,
     set_threads,
     to_pil,
     without_folders,
-    write_json,
 )
+from _cost import sample_picture
 from PIL import Image
 
-from linearsr.errors import ConfigError, LinearSRError
+from linearsr.errors import ConfigError
+from linearsr.evaluation.tables import markdown_table, number
 
 POLL_S = 0.005
 SCALING_SIDES = (2048, 1024)
@@ -230,41 +228,38 @@ def check(options: argparse.Namespace) -> list[tuple[int, int, Tile]]:
     return [(side, count, tile) for side in sorted(sides) for count in steps for tile in tiles]
 
 
+@program
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the benchmark, print the table and write the JSON."""
     options = build_parser().parse_args(arguments)
-    try:
-        if options.case is not None:
-            print(json.dumps(run_case(options)))
-            return 0
-        cases = check(options)
-        set_threads(options.threads)
-        facts = run_facts("speed", arguments, options.device)
-        rows = []
-        for case in cases:
-            rows.append(spawn_case(case, options))
-            print(f"{case[0]}x{case[0]}, {case[1]} steps, tile {case[2]} done", file=sys.stderr)
-        ratios, help_s = scaling(rows), help_seconds()
-        protocol = {
-            "seconds": "median of the timed runs of a warm process (one run done); input tensor to result tensor, no "
-            "files read or written",
-            "seconds_first": "the first run, which also loads the weights",
-            "peak_anonymous_mib": f"largest RssAnon of the process, read every {POLL_S * 1000:g} ms from outside",
-            "peak_resident_mib": "VmHWM, files mapped into memory included",
-            "help_seconds": "median wall time of `linearsr --help`, warm file cache",
-        }
-        payload = {
-            **facts,
-            "model": {"name": model_name(options.model), "dtype": options.dtype},
-            "protocol": protocol,
-            "help_seconds": help_s,
-            "scaling": ratios,
-            "rows": rows,
-        }
-        write_json(default_output("speed") if options.output is None else options.output, payload)
-    except LinearSRError as error:
-        fail(error)
-    print(table(rows))
+    if options.case is not None:
+        print(json.dumps(run_case(options)))
+        return 0
+    cases = check(options)
+    set_threads(options.threads)
+    facts = run_facts("speed", arguments, options.device)
+    rows = []
+    for case in cases:
+        rows.append(spawn_case(case, options))
+        print(f"{case[0]}x{case[0]}, {case[1]} steps, tile {case[2]} done", file=sys.stderr)
+    ratios, help_s = scaling(rows), help_seconds()
+    protocol = {
+        "seconds": "median of the timed runs of a warm process (one run done); input tensor to result tensor, no "
+        "files read or written",
+        "seconds_first": "the first run, which also loads the weights",
+        "peak_anonymous_mib": f"largest RssAnon of the process, read every {POLL_S * 1000:g} ms from outside",
+        "peak_resident_mib": "VmHWM, files mapped into memory included",
+        "help_seconds": "median wall time of `linearsr --help`, warm file cache",
+    }
+    payload = {
+        **facts,
+        "model": {"name": model_name(options.model), "dtype": options.dtype},
+        "protocol": protocol,
+        "help_seconds": help_s,
+        "scaling": ratios,
+        "rows": rows,
+    }
+    finish(options.output, "speed", payload, table(rows))
     for entry in ratios:
         print(
             f"2048x2048 over 1024x1024, {entry['steps']} steps, tile {entry['tile']}: "

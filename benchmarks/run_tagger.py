@@ -20,20 +20,11 @@ from typing import Any
 
 import numpy as np
 import torch
-from _common import (
-    default_output,
-    fail,
-    list_images,
-    markdown_table,
-    number,
-    read_picture,
-    run_facts,
-    sample_picture,
-    set_threads,
-    write_json,
-)
+from _common import finish, list_images, program, run_facts, set_threads
+from _cost import sample_picture
 
-from linearsr.errors import LinearSRError
+from linearsr.evaluation.pictures import read_picture
+from linearsr.evaluation.tables import markdown_table, number
 from linearsr.tags.compact import CompactTagger, load_tagger
 from linearsr_train.data.degradation import REAL_V1, degrade_real_fixed
 from linearsr_train.data.sources import PhotoSet, find_photos
@@ -124,35 +115,33 @@ def build_parser() -> argparse.ArgumentParser:
     parser.add_argument("--fixed", type=Path, help="also the fixed degraded pictures of this folder, at x4")
     parser.add_argument("--seed", type=int, default=0, help="of the samples (default: 0)")
     parser.add_argument("--threads", type=int, default=1, help="torch threads (default: 1)")
-    parser.add_argument("--output", type=Path, default=default_output("tagger"))
+    parser.add_argument("--output", type=Path, metavar="FILE", help="default: benchmarks/results/DATE-tagger.json")
     return parser
 
 
+@program
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run and report."""
     options = build_parser().parse_args(arguments)
     results: dict[str, dict[str, Any]] = {}
-    try:
-        set_threads(options.threads)
-        tagger = load_tagger(options.tagger)
-        milliseconds = time_tagger(tagger)
-        photos = PhotoSet(find_photos(options.data, VALIDATION_FRACTION)[1], MIN_SIDE, 4.0)
-        for name, (samples, count) in cases(tagger, photos, options).items():
-            results[name] = measure_tagger(tagger, samples, count)
-            print(f"{name} done", file=sys.stderr)
-        if options.fixed is not None:
-            results[f"{options.fixed.name}, x4, fixed"] = measure_fixed(tagger, options.fixed)
-    except LinearSRError as error:
-        fail(error)
+    set_threads(options.threads)
+    tagger = load_tagger(options.tagger)
+    milliseconds = time_tagger(tagger)
+    photos = PhotoSet(find_photos(options.data, VALIDATION_FRACTION)[1], MIN_SIDE, 4.0)
+    for name, (samples, count) in cases(tagger, photos, options).items():
+        results[name] = measure_tagger(tagger, samples, count)
+        print(f"{name} done", file=sys.stderr)
+    if options.fixed is not None:
+        results[f"{options.fixed.name}, x4, fixed"] = measure_fixed(tagger, options.fixed)
     facts = {
         "thresholds": dataclasses.asdict(tagger.thresholds),
         "parameters": sum(p.numel() for p in tagger.network.parameters()),
         "bytes": options.tagger.stat().st_size,
         "processor_milliseconds_1024x1024": milliseconds,
     }
-    write_json(options.output, {**run_facts("tagger", arguments, "cpu"), "tagger": facts, "cases": results})
-    print(_table(results))
-    print(f"\n{milliseconds:.0f} ms of processor time for 1024 x 1024 pixels, {torch.get_num_threads()} thread(s)")
+    payload = {**run_facts("tagger", arguments, "cpu"), "tagger": facts, "cases": results}
+    spent = f"{milliseconds:.0f} ms of processor time for 1024 x 1024 pixels, {torch.get_num_threads()} thread(s)"
+    finish(options.output, "tagger", payload, _table(results), spent)
     return 0
 
 

@@ -14,30 +14,29 @@ import dataclasses
 import sys
 from collections.abc import Sequence
 from pathlib import Path
+from statistics import fmean
 from typing import Any
 
 import torch
 from _common import (
     TensorUpscaler,
     add_model_options,
-    default_output,
-    fail,
+    finish,
     list_images,
     load_upscaler,
-    markdown_table,
-    mean,
+    measure,
     metric_definitions,
     model_name,
-    number,
     parse_numbers,
-    read_picture,
+    program,
     run_facts,
     set_threads,
-    write_json,
 )
-from run_quality import Case, Method, enlarge, measure
+from torch import Tensor
 
-from linearsr.errors import ConfigError, LinearSRError
+from linearsr.errors import ConfigError
+from linearsr.evaluation.pictures import read_picture
+from linearsr.evaluation.tables import markdown_table, number
 from linearsr.metrics import Lpips, mod_crop, quantise
 from linearsr.resize import resize
 from linearsr.tags.compact import load_tagger
@@ -50,6 +49,24 @@ SCALE = 4
 MODES = ("true", "none", "wrong", "predicted")
 LEAST_GAIN_DB = 0.1
 """Where true tags gain less than this over none, no share of it is worth stating."""
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Case:
+    """One clean picture and the input made from it."""
+
+    name: str
+    hr: Tensor
+    """(3, H, W) in [0, 1]; sides are multiples of the scale."""
+    lr: Tensor
+    """(3, H / scale, W / scale) in [0, 1] on the 8-bit grid."""
+    tags: tuple[str, ...]
+    """What was done to it."""
+
+    @property
+    def size(self) -> tuple[int, int]:
+        """(width, height) of the result."""
+        return self.hr.shape[-1], self.hr.shape[-2]
 
 
 def recipe(name: str) -> DegradationConfig:
@@ -95,11 +112,11 @@ def measure_picture(
         if tags not in done:
             values: dict[str, float] = {}
             for count in steps:
-                sr = enlarge(case, Method("model", count), upscaler, tags, seed, "auto")
-                scores = measure(sr, case.hr, SCALE, lpips)
+                settings = {"size": case.size, "steps": count, "seed": seed, "tags": tags, "tile": "auto"}
+                scores = measure(quantise(upscaler.upscale_tensor(case.lr, **settings)), case.hr, SCALE, lpips)
                 values |= {f"psnr_y_{count}": scores["psnr_y"], f"lpips_{count}": scores["lpips"]}
             done[tags] = values
-    bicubic = measure(quantise(resize(case.lr, (case.hr.shape[1], case.hr.shape[2]))), case.hr, SCALE, lpips)
+    bicubic = measure(quantise(resize(case.lr, case.size[::-1])), case.hr, SCALE, lpips)
     modes = {mode: {"tags": tags, **done[tags]} for mode, tags in named.items()}
     return {"name": case.name, "bicubic": {"psnr_y": bicubic["psnr_y"], "lpips": bicubic["lpips"]}, "modes": modes}
 
@@ -115,7 +132,7 @@ def gains(pictures: Sequence[dict[str, Any]], key: str) -> dict[str, Any]:
     for mode in MODES:
         if mode != "none":
             each = [sign * (p["modes"][mode][key] - p["modes"]["none"][key]) for p in pictures]
-            found[mode] = {"mean": mean(each), "interval": paired_interval(each)}
+            found[mode] = {"mean": fmean(each), "interval": paired_interval(each)}
     true = found["true"]["mean"]
     enough = true >= LEAST_GAIN_DB if key.startswith("psnr") else found["true"]["interval"][0] > 0
     found["recovered"] = found["predicted"]["mean"] / true if enough else None
@@ -138,8 +155,8 @@ def run_input(
         "num_images": len(pictures),
         "with": {kind: sum(kind in present for present in kinds) for kind in DEGRADATIONS},
         "predicted_exactly": sum(p["modes"]["predicted"]["tags"] == p["modes"]["true"]["tags"] for p in pictures),
-        "bicubic": {key: mean([p["bicubic"][key] for p in pictures]) for key in ("psnr_y", "lpips")},
-        "modes": {mode: {key: mean([p["modes"][mode][key] for p in pictures]) for key in keys} for mode in MODES},
+        "bicubic": {key: fmean([p["bicubic"][key] for p in pictures]) for key in ("psnr_y", "lpips")},
+        "modes": {mode: {key: fmean([p["modes"][mode][key] for p in pictures]) for key in keys} for mode in MODES},
         "gains": {key: gains(pictures, key) for key in keys},
         "images": pictures,
     }
@@ -183,31 +200,28 @@ def open_tagger(path: Path | None, upscaler: Any) -> Tagger:  # noqa: ANN401 - t
     return tagger
 
 
+@program
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run, print the table and write the JSON."""
     options = build_parser().parse_args(arguments)
-    try:
-        options.counts = parse_numbers(options.steps, "--steps", 1, 1000)
-        inputs = options.inputs.split(",")
-        for name in inputs:
-            recipe(name)
-        set_threads(options.threads)
-        facts = run_facts("tags", arguments, options.device)
-        upscaler = load_upscaler(options.model, options.device, options.dtype)
-        tagger = open_tagger(options.tagger, upscaler)
-        lpips = Lpips.from_file(options.lpips_weights)
-        rows = [run_input(name, options, upscaler, tagger, lpips) for name in inputs]
-        payload = {
-            "model": model_name(options.model),
-            "dataset": options.data.resolve().name,
-            "least_gain_db": LEAST_GAIN_DB,
-            "definitions": metric_definitions(("psnr_y", "lpips")),
-            "rows": rows,
-        }
-        write_json(default_output("tags") if options.output is None else options.output, {**facts, **payload})
-    except LinearSRError as error:
-        fail(error)
-    print(table(rows))
+    options.counts = parse_numbers(options.steps, "--steps", 1, 1000)
+    inputs = options.inputs.split(",")
+    for name in inputs:
+        recipe(name)
+    set_threads(options.threads)
+    facts = run_facts("tags", arguments, options.device)
+    upscaler = load_upscaler(options.model, options.device, options.dtype)
+    tagger = open_tagger(options.tagger, upscaler)
+    lpips = Lpips.from_file(options.lpips_weights)
+    rows = [run_input(name, options, upscaler, tagger, lpips) for name in inputs]
+    payload = {
+        "model": model_name(options.model),
+        "dataset": options.data.resolve().name,
+        "least_gain_db": LEAST_GAIN_DB,
+        "definitions": metric_definitions(("psnr_y", "lpips")),
+        "rows": rows,
+    }
+    finish(options.output, "tags", {**facts, **payload}, table(rows))
     return 0
 
 

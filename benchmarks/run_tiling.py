@@ -1,7 +1,7 @@
 """Compare the whole picture at once, blended tiles and per-step blending, at one and at four steps.
 
 Example:
-    python benchmarks/run_tiling.py --data bench/Kodak24 --limit 5 --output benchmarks/results/DATE-tiling.json
+    python benchmarks/run_tiling.py --data bench/Kodak24 --limit 5
 
 Every picture is taken as the low-resolution input itself and enlarged by 4, so the canvas is several tiles a side. For
 each tile size, overlap and way of blending: PSNR (RGB) to the whole picture at once, the gradient energy across tile
@@ -19,22 +19,11 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from _common import (
-    add_model_options,
-    default_output,
-    fail,
-    list_images,
-    markdown_table,
-    number,
-    parse_numbers,
-    read_picture,
-    run_facts,
-    set_threads,
-    write_json,
-)
+from _common import add_model_options, finish, list_images, parse_numbers, program, run_facts, set_threads
 from torch import Tensor
 
-from linearsr.errors import LinearSRError
+from linearsr.evaluation.pictures import read_picture
+from linearsr.evaluation.tables import markdown_table, number
 from linearsr.metrics import psnr
 from linearsr.pipeline import Upscaler
 from linearsr.tiling import plan_tiles
@@ -91,33 +80,30 @@ def build_parser() -> argparse.ArgumentParser:
     parser.add_argument("--steps", default="1,4")
     parser.add_argument("--tiles", default="512:32,512:64,768:64,768:96,1024:64", help="tile:overlap pairs")
     parser.add_argument("--blends", default="tiles,steps")
-    parser.add_argument("--output", type=Path, default=default_output("tiling"))
+    parser.add_argument("--output", type=Path, metavar="FILE", help="default: benchmarks/results/DATE-tiling.json")
     add_model_options(parser)
     return parser
 
 
+@program
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run and report."""
     options = build_parser().parse_args(arguments)
     set_threads(options.threads)
-    try:
-        up = Upscaler.from_pretrained(options.model, device=options.device, dtype=options.dtype)
-        pairs = [tuple(int(part) for part in pair.split(":")) for pair in options.tiles.split(",")]
-        cases = [(tile, overlap, blend) for tile, overlap in pairs for blend in options.blends.split(",")]
-        found: dict[tuple[Any, ...], list[dict[str, Any]]] = {}
-        for path in list_images(options.data)[: options.limit]:
-            picture = read_picture(path)
-            top, left = ((side - min(side, options.crop)) // 2 for side in picture.shape[1:])
-            lr = picture[:, top : top + options.crop, left : left + options.crop].contiguous()
-            for steps in parse_numbers(options.steps, "steps", 1, 1000):
-                for row in measure(up, lr, cases, steps):
-                    found.setdefault((steps, row["tile"], row["overlap"], row["blend"]), []).append(row)
-            print(f"{path.name} done", file=sys.stderr)
-    except LinearSRError as error:
-        fail(error)
+    up = Upscaler.from_pretrained(options.model, device=options.device, dtype=options.dtype)
+    pairs = [tuple(int(part) for part in pair.split(":")) for pair in options.tiles.split(",")]
+    cases = [(tile, overlap, blend) for tile, overlap in pairs for blend in options.blends.split(",")]
+    found: dict[tuple[Any, ...], list[dict[str, Any]]] = {}
+    for path in list_images(options.data)[: options.limit]:
+        picture = read_picture(path)
+        top, left = ((side - min(side, options.crop)) // 2 for side in picture.shape[1:])
+        lr = picture[:, top : top + options.crop, left : left + options.crop].contiguous()
+        for steps in parse_numbers(options.steps, "steps", 1, 1000):
+            for row in measure(up, lr, cases, steps):
+                found.setdefault((steps, row["tile"], row["overlap"], row["blend"]), []).append(row)
+        print(f"{path.name} done", file=sys.stderr)
     rows = [_over_pictures(group) for group in found.values()]
-    write_json(options.output, {**run_facts("tiling", arguments, options.device), "rows": rows})
-    print(_table(rows))
+    finish(options.output, "tiling", {**run_facts("tiling", arguments, options.device), "rows": rows}, _table(rows))
     return 0
 
 

@@ -22,7 +22,7 @@ MEANINGS = {
     ExitCode.DONE: "all done, or rightly skipped",
     ExitCode.UNEXPECTED: "an unexpected error; please report it with what `LINEARSR_DEBUG=1` prints",
     ExitCode.USAGE: "a wrong option or value, found before any picture is touched",
-    ExitCode.SOME_FAILED: "finished, but some files failed, or a finetuned model got worse",
+    ExitCode.SOME_FAILED: "finished, but some files failed, a finetuned model got worse, or `eval --fail-under` was missed",
     ExitCode.NOTHING_DONE: "nothing was done: no input matched, or every file failed",
     ExitCode.WEIGHTS: "weights are missing, damaged or do not fit",
     ExitCode.DEVICE: "the device or precision is not available, or memory is too small",
@@ -41,12 +41,14 @@ pipeline reads stdout and the exit code and nothing else.
 ENVIRONMENT = """## Environment
 
 Every option can be set in the environment: `--tile-overlap` of `upscale` as `LINEARSR_UPSCALE_TILE_OVERLAP` or, for all
-commands, `LINEARSR_TILE_OVERLAP`. What is given on the command line wins. Options of `models` have the long name only,
-such as `LINEARSR_MODELS_VERIFY_REPAIR`, since theirs mean other things.
+commands, `LINEARSR_TILE_OVERLAP`. What is given on the command line wins. Options of `models` and `eval --format`
+have the long name only, such as `LINEARSR_MODELS_VERIFY_REPAIR`, since theirs mean other things.
 
 | variable | meaning |
 |---|---|
 | `LINEARSR_DEBUG=1` | show tracebacks |
+| `LINEARSR_CACHE` | folder of what can be made again: scores, embeddings of tags (default: `~/.cache/linearsr`) |
+| `LINEARSR_LPIPS_WEIGHTS` | a file of weights for LPIPS, for `eval`, `compare`, `train` and `finetune` |
 | `NO_COLOR` | no colours |
 | `TERM=dumb` | no progress bar |
 | `HF_HOME`, `HF_TOKEN`, `HF_ENDPOINT`, `HF_HUB_OFFLINE` | for models from the Hub, as huggingface_hub reads them |
@@ -58,7 +60,7 @@ such as `LINEARSR_MODELS_VERIFY_REPAIR`, since theirs mean other things.
 
 JSON_LINES = """## JSON lines
 
-With `--json`, stdout holds one object a line: one for every input as soon as it is finished, then a summary. They are
+With `--json`, stdout of `linearsr upscale` holds one object a line: one for every input as soon as it is finished, then a summary. They are
 shown broken here.
 
 ```json
@@ -77,6 +79,11 @@ shown broken here.
 - `notes` say in plain words what could not be kept of a file.
 - A run that is interrupted, or ends because weights or device fail, has a summary too; a usage error found before the
   first file has none. With `-o -` the lines go to stderr, since stdout is the picture.
+
+`linearsr degrade` has the same lines; `output` is the input that was made, `hr_output` the clean picture beside it, and
+the summary names the table. `linearsr compare` has `sheet` (`output`, `bytes`, `images`) or `report` (and `encoding`)
+for each file it writes, `picture` (`image`, `status`, `error`, `hint`) for each that failed, and a summary. `linearsr
+eval` writes one JSON object in all, with `-f json`, which stands for itself: it holds its definitions.
 """
 
 

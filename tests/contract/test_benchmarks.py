@@ -1,4 +1,4 @@
-"""The benchmark programs: options, a small real run without weights, and what a result file may hold."""
+"""The benchmark programs: options, small real runs, and what a result file may hold."""
 
 from __future__ import annotations
 
@@ -15,6 +15,7 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
+from safetensors.torch import save_file
 from skimage.data import astronaut, coffee
 
 from linearsr.checkpoint import load_network, read_config, save_checkpoint
@@ -29,10 +30,14 @@ from linearsr.config import (
     TagsConfig,
 )
 from linearsr.errors import ConfigError
+from linearsr.evaluation.pictures import read_picture
+from linearsr.evaluation.records import from_json
 from linearsr.metrics import mod_crop, psnr, quantise, ssim
 from linearsr.model.transformer import LinearDiT
+from linearsr.pipeline import Upscaler
 from linearsr.resize import resize
 from linearsr.tags.vocabulary import COMPACT_VOCABULARY
+from linearsr_train.data.degradation import degrade_real_fixed
 
 BENCHMARKS = Path(__file__).resolve().parents[2] / "benchmarks"
 SCALE = 2
@@ -103,24 +108,36 @@ def test_quality_run_measures_the_baselines_and_writes_them(photos: Path, tmp_pa
 
 
 def test_quality_gives_the_model_its_settings_and_measures_its_result(
-    load, photos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    load, photos: Path, tiny_model: Path, tmp_path: Path
 ) -> None:
-    program, model = load("run_quality"), _Sharpener()
-    monkeypatch.setattr(program, "load_upscaler", lambda *_: model)
-    monkeypatch.setattr(program, "model_cost", lambda _: {"parameters_active": 7})
-    monkeypatch.setattr(program, "num_evaluations", lambda _, steps: 2 * steps)
-    output = tmp_path / "q.json"
-    words = ["--data", str(photos), "--scales", "2", "--steps", "1,4", "--tags", "clean", "--tile", "128"]
-    assert program.main([*words, "--limit", "1", "--seed", "5", "--per-image", "--output", str(output)]) == 0
-    assert model.calls == [
-        {"size": (90, 90), "steps": steps, "seed": 5, "tags": ("clean",), "tile": 128} for steps in (1, 4)
+    program, output = load("run_quality"), tmp_path / "q.json"
+    words = [
+        "--data",
+        str(photos),
+        "--scales",
+        "2",
+        "--steps",
+        "1,4",
+        "--tags",
+        "clean",
+        "--tile",
+        "64",
+        "--dtype",
+        "fp32",
     ]
+    words += ["--limit", "1", "--seed", "5", "--per-image", "--model", str(tiny_model), "--output", str(output)]
+    assert program.main(words) == 0
+    hr = mod_crop(torch.from_numpy(np.array(Image.open(photos / "a.png"))).permute(2, 0, 1).float() / 255, 2)
+    upscaler, lr = Upscaler.from_pretrained(tiny_model, dtype="fp32"), quantise(resize(hr, (45, 45)))
     result = json.loads(output.read_text())
     rows = {(row["method"], row["steps"]): row for row in result["rows"]}
-    assert rows["compact", 4]["nfe"] == 8
-    assert result["model"] == {"name": "compact", "parameters_active": 7}
-    assert rows["compact", 4]["psnr_y"] < rows["compact", 1]["psnr_y"] < rows["bicubic", None]["psnr_y"]
-    assert rows["compact", 1]["images"]["a.png"]["psnr_y"] == rows["compact", 1]["psnr_y"]
+    for steps in (1, 4):
+        sr = upscaler.upscale_tensor(lr, size=(90, 90), steps=steps, seed=5, tags=("clean",), tile=64)
+        assert rows["tiny", steps]["psnr_y"] == pytest.approx(psnr(quantise(sr), hr, border=2), abs=1e-4)
+        assert rows["tiny", steps]["nfe"] == steps
+    assert rows["tiny", 1]["images"]["a.png"]["psnr_y"] == rows["tiny", 1]["psnr_y"]
+    assert rows["tiny", 1]["tags"] == "clean"
+    assert rows["bicubic", None]["tags"] is rows["bicubic", None]["nfe"] is None
 
 
 def test_quality_at_scale_one_counts_a_clean_picture_as_its_own_reference(load, photos: Path, tmp_path: Path) -> None:
@@ -132,16 +149,14 @@ def test_quality_at_scale_one_counts_a_clean_picture_as_its_own_reference(load, 
     assert row["gmsd"] == 0.0
 
 
-def test_real_inputs_are_the_same_every_time_and_carry_their_tags(load, photos: Path) -> None:
-    program = load("run_quality")
-    first, again = (program.make_case(photos / "a.png", 2, "real") for _ in range(2))
-    assert torch.equal(first.lr, again.lr)
-    assert first.lr.shape[-2:] == (45, 45)
-    assert not torch.equal(first.lr, program.make_case(photos / "a.png", 2, "bicubic").lr)
-    assert program.choose_tags("true", first) == first.tags
-    assert program.choose_tags("none", first) == ()
-    assert program.choose_tags("predicted", first) is None
-    assert program.choose_tags("jpeg:strong,noise:weak", first) == ("noise:weak", "jpeg")
+def test_real_inputs_are_those_of_the_fixed_set_and_carry_their_tags(load, photos: Path) -> None:
+    hr = mod_crop(read_picture(photos / "a.png"), 2)
+    real, bicubic = (load("run_quality").degrade_with(name, 2)(hr, "a.png") for name in ("real", "bicubic"))
+    fixed = degrade_real_fixed(hr.permute(1, 2, 0).contiguous().numpy(), 2, "a.png")
+    assert np.array_equal(real.lr.permute(1, 2, 0).numpy(), fixed.lr)
+    assert real.tags == fixed.tags
+    assert torch.equal(bicubic.lr, quantise(resize(hr, (45, 45))))
+    assert bicubic.tags == ("clean",)
 
 
 @pytest.mark.parametrize(
@@ -149,7 +164,7 @@ def test_real_inputs_are_the_same_every_time_and_carry_their_tags(load, photos: 
     [
         (["--scales", "0,2"], "--scales is '0,2'"),
         (["--steps", "one"], "--steps is 'one'"),
-        (["--limit", "0"], "--limit is 0"),
+        (["--limit", "0"], "limit is 0"),
         (["--tags", "clena"], "did you mean 'clean'"),
         (["--tile", "huge"], "--tile is 'huge'"),
         (["--degradation", "jpeg"], "invalid choice"),
@@ -276,6 +291,44 @@ def test_quality_run_with_a_real_checkpoint(load, photos: Path, tiny_model: Path
     assert str(tmp_path) not in output.read_text()
 
 
+@pytest.fixture
+def eval_words(photos: Path, tiny_model: Path, tmp_path: Path) -> list[str]:
+    """Options of `run_eval.py` for a small real run, with random weights for LPIPS."""
+    torch.manual_seed(0)
+    shapes = {0: (64, 3, 11, 11), 3: (192, 64, 5, 5), 6: (384, 192, 3, 3), 8: (256, 384, 3, 3), 10: (256, 256, 3, 3)}
+    weights = {f"features.{index}.weight": 0.05 * torch.randn(shape) for index, shape in shapes.items()}
+    weights |= {f"features.{index}.bias": torch.zeros(shape[0]) for index, shape in shapes.items()}
+    weights |= {f"lin{i}.weight": torch.rand(1, shape[0], 1, 1) for i, shape in enumerate(shapes.values())}
+    save_file(weights, tmp_path / "lpips.safetensors")
+    words = ["--data", str(photos.parent), "--sets", "Photos", "--steps", "1,2", "--model", str(tiny_model)]
+    return [*words, "--lpips-weights", str(tmp_path / "lpips.safetensors"), "--output", str(tmp_path / "eval.json")]
+
+
+def test_eval_run_keeps_the_evaluation_and_no_folder(load, eval_words: list[str], tmp_path: Path) -> None:
+    assert load("run_eval").main(eval_words) == 0
+    text = (tmp_path / "eval.json").read_text()
+    result = json.loads(text)
+    found = from_json(result["evaluation"])
+    assert [method.name for method in found.methods] == ["bicubic", "lanczos", "tiny, 1 step", "tiny, 2 steps"]
+    assert (len(found.images), found.failures, found.metrics) == (8, (), ("psnr_y", "ssim_y", "lpips"))
+    assert (found.protocol["name"], found.protocol["tags"]) == ("classical-x4", "clean")
+    assert not any(image.cached for image in found.images)
+    assert result["command"].startswith("python benchmarks/run_eval.py --data private --sets Photos")
+    assert str(tmp_path) not in text
+    assert socket.gethostname() not in text
+
+
+def test_eval_run_writes_nothing_where_a_picture_cannot_be_scored(
+    load, eval_words: list[str], photos: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (photos / "c.png").write_bytes(b"no picture")
+    with pytest.raises(SystemExit) as stop:
+        load("run_eval").main(eval_words)
+    assert stop.value.code == 2
+    assert not (tmp_path / "eval.json").exists()
+    assert "1 results could not be scored" in capsys.readouterr().err
+
+
 def test_speed_case_with_a_real_checkpoint(load, tiny_model: Path, capsys: pytest.CaptureFixture[str]) -> None:
     words = ["--case", "128:4:off", "--repeats", "2", "--model", str(tiny_model)]
     assert load("run_speed").main(words) == 0
@@ -285,7 +338,7 @@ def test_speed_case_with_a_real_checkpoint(load, tiny_model: Path, capsys: pytes
 
 
 def test_model_cost_counts_operations_and_evaluations(load, monkeypatch: pytest.MonkeyPatch) -> None:
-    common = load("_common")
+    common = load("_cost")
 
     class Tiny(torch.nn.Module):
         def __init__(self) -> None:

@@ -1,4 +1,4 @@
-"""The pages of the experiments against their result files, and what the programs compare."""
+"""Tables and figures of all pages against their result files, and what the programs of the experiments compare."""
 
 from __future__ import annotations
 
@@ -18,6 +18,9 @@ from PIL import Image
 
 from linearsr.autoencoders.pixel import PixelAutoencoder
 from linearsr.errors import ConfigError
+from linearsr.evaluation.records import to_json
+from linearsr.evaluation.results import Evaluation, ImageScores, MethodInfo
+from linearsr.evaluation.statistics import summarise
 from linearsr.model.experts import PAPER_BOUNDARIES
 from linearsr.model.transformer import LinearDiT
 from linearsr.tags.vocabulary import DEGRADATIONS, parse_tags
@@ -67,18 +70,20 @@ def unsupported(text: str, known: set[float]) -> list[str]:
     return [f for f in found if not any(round(k, len(f.partition(".")[2])) == float(f) for k in known)]
 
 
-def test_pages_equal_their_result_files(load) -> None:
-    tables = load("make_tables")
-    pages = sorted(PAGES.glob("*.md"))
-    stale = [page.name for page in pages if tables.fill(page.read_text("utf-8")) != page.read_text("utf-8")]
+def test_pages_and_figures_equal_their_result_files(load) -> None:
+    program = load("make_all")
 
-    assert set(RESULT_OF_PAGE) <= {page.name for page in pages}
-    assert stale == [], "run `python benchmarks/make_tables.py`"
+    assert set(RESULT_OF_PAGE) <= {page.name for page in program.pages()}
+    assert program.stale_pages(write=False) == [], "run `python benchmarks/make_all.py`"
+    assert program.stale_figures(draw=False) == [], "run `python benchmarks/make_all.py`"
+    assert [
+        p.name for p in program.IMAGES.glob("*.png") if p.name in program.FIGURES and p.stat().st_size > 150_000
+    ] == []
 
 
 @pytest.mark.parametrize("name", RESULT_OF_PAGE)
 def test_page_names_its_command_and_says_what_is_not_measured(load, name: str) -> None:
-    page, tables = (PAGES / name).read_text("utf-8"), load("make_tables")
+    page, tables = (PAGES / name).read_text("utf-8"), load("make_all")
     path = tables.newest_result(RESULT_OF_PAGE[name])
     program = PROGRAM_OF_PAGE.get(name, f"run_{RESULT_OF_PAGE[name]}")
 
@@ -102,23 +107,27 @@ def test_numbers_in_prose_without_a_source_are_found() -> None:
 
 
 def test_every_table_of_the_pages_has_its_maker_and_every_maker_its_place(load) -> None:
-    named = [n for name in RESULT_OF_PAGE for n in re.findall(r"<!-- table:([\w-]+) -->", (PAGES / name).read_text())]
+    program = load("make_all")
+    named = [
+        name for page in program.pages() for name in re.findall(r"<!-- table:([\w-]+) -->", page.read_text("utf-8"))
+    ]
 
-    assert sorted(named) == sorted(load("make_tables").TABLES)
+    assert sorted(named) == sorted(program.TABLES)
 
 
 def test_newest_result_goes_by_date_and_whole_name(load, tmp_path: Path) -> None:
-    names = ("2026-11-21-steps", "2026-12-01-steps", "2026-12-05-steps-old", "2027-01-01-tags")
+    names = ("2026-11-21-steps", "2026-12-01-steps", "2026-12-05-steps-old", "2027-01-01-tags", "peers", "steps")
     for name in names:
         (tmp_path / f"{name}.json").write_text("{}")
-    newest = load("make_tables").newest_result
+    newest = load("make_all").newest_result
 
     assert newest("steps", tmp_path).stem == "2026-12-01-steps"
     assert newest("experts", tmp_path) is None
+    assert newest("peers", tmp_path).stem == "peers"
 
 
 def test_fill_makes_the_table_of_the_newest_result_and_leaves_the_rest(load, tmp_path: Path) -> None:
-    tables = load("make_tables")
+    tables = load("make_all")
     row = {"dataset": "Set5", "method": "compact", "steps": 4, "psnr_y": 30.126, "ssim_y": 0.5, "lpips": 0.12344}
     page = "# A\n<!-- table:steps-scores -->\nold\n<!-- end -->\nafter <!-- table:other -->\nkept\n<!-- end -->\n"
 
@@ -132,6 +141,103 @@ def test_fill_makes_the_table_of_the_newest_result_and_leaves_the_rest(load, tmp
     assert tables.fill(filled, tmp_path) == filled
     with pytest.raises(ConfigError, match="without `<!-- end -->`"):
         tables.fill("<!-- table:steps-scores -->\n", tmp_path)
+
+
+def test_links_follow_to_the_newest_result_of_their_name(load, tmp_path: Path) -> None:
+    for name in ("2026-11-21-speed", "2026-12-01-speed", "2026-12-02-speed-old"):
+        (tmp_path / f"{name}.json").write_text("{}")
+    page = "[a](../benchmarks/results/2026-11-21-{}.json)"
+
+    assert load("make_all").fill(page.format("speed"), tmp_path) == page.format("speed").replace("11-21", "12-01")
+    assert load("make_all").fill(page.format("nfe"), tmp_path) == page.format("nfe")
+
+
+def test_readme_takes_its_numbers_from_results_of_the_same_case(load) -> None:
+    def row(method: str, steps: int | None, scale: int) -> dict[str, Any]:
+        scores = {"psnr_y": 30 + scale + (0 if steps is None else steps) / 100, "lpips": 0.1234 + scale / 10}
+        return {"dataset": "Set5", "scale": scale, "method": method, "steps": steps, **scores}
+
+    methods = (("lanczos", None), ("bicubic", None), ("compact", 4), ("compact", 1))
+    quality = {"command": "", "rows": [row(*method, scale) for scale in (2, 4) for method in methods]}
+    speed = {"side": 2048, "tile": "auto", "pil_bicubic_seconds_per_output_megapixel": 0.0056}
+    cases = [{**speed, "steps": steps, "seconds_per_output_megapixel": steps / 4} for steps in (4, 1)]
+    peers = {"rows": [{"name": "other", "psnr_y": 31.0, "lpips": 0.2, "seconds_per_output_megapixel": 1.0}]}
+    table = load("_tables_pages").readme_set5(quality, {"rows": [{**cases[0], "side": 1024}, *cases]}, peers)
+    rows = [[cell.strip(" *") for cell in line.split("|")[1:-1]] for line in table.splitlines()[2:]]
+
+    assert rows == [
+        ["bicubic", "34.00", "0.523", "0.006"],
+        ["LinearSR compact, 1 step", "34.01", "0.523", "0.25"],
+        ["LinearSR compact, 4 steps", "34.04", "0.523", "1.00"],
+        ["other", "31.00", "0.200", "1.00"],
+    ]
+
+
+def _evaluation(sets: int, *, shift: float = 0.0) -> dict[str, Any]:
+    """A result file of `run_eval.py`: scores grow with the steps up to 2, LPIPS up to 4; pictures differ by 10 dB."""
+    steps = {"bicubic": None, "lanczos": None, "compact, 1 step": 1, "compact, 2 steps": 2, "compact, 4 steps": 4}
+    methods = tuple(
+        MethodInfo(name=name, kind="baseline" if count is None else "model", steps=count)
+        for name, count in steps.items()
+    )
+    gain = {"bicubic": 0.0, "lanczos": 0.1, "compact, 1 step": 1.0, "compact, 2 steps": 1.5, "compact, 4 steps": 0.5}
+    images = tuple(
+        ImageScores(
+            dataset=f"Set{index}",
+            image=f"{picture}",
+            method=name,
+            scores={
+                "psnr_y": 20.0 + 10 * picture + gain[name] + 0.01 * picture * (count or 0) + shift,
+                "lpips": 0.5 - 0.05 * (count or 0) - 0.001 * picture * (count or 0),
+            },
+            seconds=0.01 * rank + 0.01,
+            megapixels=0.1,
+        )
+        for index in range(sets)
+        for picture in range(3)
+        for rank, (name, count) in enumerate(steps.items())
+    )
+    found = Evaluation(
+        datasets=tuple(f"Set{index}" for index in range(sets)),
+        methods=methods,
+        metrics=("psnr_y", "lpips"),
+        baseline="bicubic",
+        images=images,
+    )
+    return {"evaluation": to_json(found, summarise(found))}
+
+
+@pytest.mark.parametrize("sets", [1, 4])
+def test_the_pareto_figure_shows_all_pictures_and_the_interval_of_the_difference(load, sets: int) -> None:
+    figures = load("_figures")
+    data = figures.pareto_numbers(_evaluation(sets))
+    points = {point["method"]: point for point in data["points"]}
+
+    assert data["num_images"] == 3 * sets
+    assert points["bicubic"]["psnr_y"] == {"mean": 30.0, "below": 0.0, "above": 0.0}
+    assert points["compact, 2 steps"]["psnr_y"]["mean"] == pytest.approx(31.52)
+    assert points["compact, 2 steps"]["seconds"] == pytest.approx(0.4)
+    assert 0 < points["compact, 2 steps"]["psnr_y"]["above"] < 0.05  # of the difference: means alone are apart by dB
+    front = [point["method"] for point in figures._front(data["points"], "psnr_y", False)]
+    assert front == ["bicubic", "lanczos", "compact, 1 step", "compact, 2 steps"]
+    front = [point["steps"] for point in figures._front(data["points"], "lpips", True)]
+    assert front == [None, 1, 2, 4]
+
+
+def test_figures_are_stale_when_their_numbers_change_and_only_then(load, tmp_path: Path) -> None:
+    program, results, images = load("make_all"), tmp_path / "results", tmp_path / "images"
+    results.mkdir()
+
+    assert program.stale_figures(results, images, draw=True) == []
+    newest = results / "2026-11-21-eval-classical-x4.json"
+    newest.write_text(json.dumps(_evaluation(4)))
+    assert program.stale_figures(results, images, draw=True) == ["pareto.png", "perception-distortion.png"]
+    assert program.stale_figures(results, images, draw=False) == []
+    assert all(path.stat().st_size < 150_000 for path in images.iterdir())
+    with Image.open(images / "pareto.png") as image:
+        assert image.width == 1200
+    newest.write_text(json.dumps(_evaluation(4, shift=0.01)))
+    assert program.stale_figures(results, images, draw=False) == ["pareto.png", "perception-distortion.png"]
 
 
 def test_wrong_tags_turn_every_presence_around(load) -> None:
@@ -208,7 +314,7 @@ def test_parts_are_made_once_and_refused_with_other_settings(load, tmp_path: Pat
 def test_over_seeds_and_over_tasks_average_in_the_right_order(load) -> None:
     rows = [{"x4/p": 1.0, "x2/p": 3.0}, {"x4/p": 2.0, "x2/p": 8.0}]
     scores = load("_training").over_seeds(rows)
-    both = load("make_tables").over_tasks(scores, ("x4", "x2"), "p")
+    both = load("_tables_experiments").over_tasks(scores, ("x4", "x2"), "p")
 
     assert scores["x2/p"] == {"mean": 5.5, "std": statistics.stdev([3.0, 8.0]), "values": [3.0, 8.0]}
     assert both == {"mean": 3.5, "std": statistics.stdev([2.0, 5.0])}

@@ -137,7 +137,7 @@ def test_readme_exit_codes_are_those_of_the_program() -> None:
 @pytest.mark.skipif(shutil.which("make") is None, reason="make is not installed")
 def test_readme_commands_are_targets_of_the_makefile() -> None:
     text = "\n".join((ROOT / page).read_text(encoding="utf-8") for page in ("README.md", "CONTRIBUTING.md"))
-    named = set(re.findall(r"make (demo|test|lint|types|docs|bench|clean)\b", text))
+    named = set(re.findall(r"make (demo|test|gate|lint|types|docs|figures|bench|clean)\b", text))
 
     for target in sorted(named | {"demo", "test"}):
         run = subprocess.run(["make", "-n", "-C", ROOT, target], capture_output=True, text=True)

@@ -14,8 +14,8 @@ from scipy.signal import convolve2d
 from skimage.data import astronaut, coffee
 from skimage.metrics import structural_similarity
 
-from linearsr.errors import ShapeError, WeightsError
-from linearsr.metrics import METRICS, Lpips, gmsd, luma, mod_crop, psnr, quantise, ssim
+from linearsr.errors import ConfigError, ShapeError, WeightsError
+from linearsr.metrics import Lpips, gmsd, lr_psnr, luma, mod_crop, psnr, quantise, ssim
 from linearsr.resize import resize
 
 _DATA = os.environ.get("LINEARSR_DATA")
@@ -46,6 +46,29 @@ def test_luma_has_the_bt601_values_of_primaries() -> None:
     primaries = torch.tensor([[0.0, 1, 1, 0, 0], [0, 1, 0, 1, 0], [0, 1, 0, 0, 1]])[:, None, :]
     expected = torch.tensor([16.0, 235.0, 81.481, 144.553, 40.966])
     assert torch.allclose(luma(primaries)[0, 0], expected, atol=1e-4)
+
+
+def test_full_range_luma_runs_from_0_to_255_and_is_the_limited_one_stretched() -> None:
+    primaries = torch.tensor([[0.0, 1, 1, 0, 0], [0, 1, 0, 1, 0], [0, 1, 0, 0, 1]])[:, None, :]
+    expected = torch.tensor([0.0, 255.0, 0.299 * 255, 0.587 * 255, 0.114 * 255])
+    assert torch.allclose(luma(primaries, y_range="full")[0, 0], expected, atol=1e-4)
+    x = torch.rand(3, 9, 7, dtype=torch.float64)
+    stretched = (luma(x) - 16) * 255 / 219
+    # the limited weights are published with three decimals
+    assert torch.allclose(luma(x, y_range="full"), stretched, atol=1e-3)
+
+
+def test_psnr_and_ssim_of_full_range_luma_are_lower_by_its_wider_swing() -> None:
+    a, b = _photo_pair()
+    loss = 20 * math.log10(255 / 219)
+    assert psnr(a, b, y_range="full") == pytest.approx(psnr(a, b) - loss, abs=1e-3)
+    assert ssim(a, b, y_range="full") < ssim(a, b)
+    assert psnr(a, b, luma_only=False, y_range="full") == psnr(a, b, luma_only=False)
+
+
+def test_an_unknown_range_of_luma_is_refused() -> None:
+    with pytest.raises(ConfigError, match="'tv'"):
+        luma(torch.rand(3, 4, 4), y_range="tv")  # type: ignore[arg-type]
 
 
 def test_psnr_of_a_constant_difference_is_the_formula() -> None:
@@ -172,15 +195,24 @@ def test_mod_crop_keeps_the_top_left_corner() -> None:
         mod_crop(x, 12)
 
 
-def test_metric_table_points_the_right_way() -> None:
-    a, b = _photo_pair()
-    near = (a + b) / 2
-    values = {"psnr_y": psnr, "ssim_y": ssim, "gmsd": gmsd, "lpips": Lpips(_random_lpips_weights())}
-    assert set(values) == set(METRICS)
-    for name, function in values.items():
-        closer, farther = function(a, near), function(a, b)
-        assert (closer < farther) is METRICS[name].lower_better, name
-        assert METRICS[name].range[0] <= closer <= METRICS[name].range[1]
+def test_lr_psnr_is_infinite_for_the_input_and_falls_with_what_is_invented() -> None:
+    flat = torch.full((3, 24, 36), 77 / 255)
+    assert lr_psnr(torch.full((3, 96, 144), 77 / 255), flat) == math.inf
+    brighter = torch.full((3, 96, 144), 82 / 255)
+    assert lr_psnr(brighter, flat) == pytest.approx(20 * math.log10(255 / 5), abs=1e-3)
+
+
+def test_lr_psnr_is_psnr_over_rgb_of_the_result_shrunk_back_and_rounded() -> None:
+    _, sr = _photo_pair()
+    lr = quantise(resize(sr, (40, 38)) + 0.01)
+    assert lr_psnr(sr, lr) == psnr(quantise(resize(sr, (40, 38))), lr, luma_only=False)
+
+
+def test_lr_psnr_refuses_an_input_larger_than_the_result() -> None:
+    with pytest.raises(ShapeError, match=r"\(3, 8, 8\).*\(3, 8, 9\)"):
+        lr_psnr(torch.rand(3, 8, 8), torch.rand(3, 8, 9))
+    with pytest.raises(ShapeError):
+        lr_psnr(torch.rand(3, 8, 8), torch.rand(1, 4, 4))
 
 
 @needs_data

@@ -16,7 +16,7 @@ import torch
 from torch import Tensor
 
 from linearsr.errors import ConfigError, TrainingError
-from linearsr.metrics import psnr, quantise
+from linearsr.metrics import METRICS, psnr, quantise
 from linearsr.pipeline import Upscaler
 from linearsr_train.data.degradation import degrade_bicubic, degrade_real_fixed
 from linearsr_train.data.sources import read_photo
@@ -87,8 +87,8 @@ class Paired:
 
     @property
     def higher_better(self) -> bool:
-        """PSNR is better when it is higher, a distance when it is lower."""
-        return "/psnr_" in self.key
+        """Which way the measure points, as `linearsr.metrics.METRICS` has it."""
+        return not METRICS["psnr_y" if "/psnr_" in self.key else "gmsd"].lower_better  # LPIPS points as GMSD does
 
     @property
     def difference(self) -> float:

@@ -1,39 +1,19 @@
-"""Write the tables of docs/experiments from the newest result files.
-
-Example:
-    python benchmarks/make_tables.py
-
-A table stands between `<!-- table:NAME -->` and `<!-- end -->`; everything else on a page is left as it is. `--check`
-changes nothing and fails where a page is stale.
-"""
+"""The tables of docs/experiments, made from result files."""
 
 from __future__ import annotations
 
-import argparse
-import json
-import re
 import statistics
-import sys
 from collections.abc import Callable, Mapping, Sequence
-from pathlib import Path
 from typing import Any
 
-from _common import REPOSITORY, RESULTS, fail, markdown_table, number
+from _results import Result, provenance
+from run_knee import table as knee_table
 
-from linearsr.errors import ConfigError, LinearSRError
+from linearsr.evaluation.tables import markdown_table, number
 
-PAGES = REPOSITORY / "docs" / "experiments"
-NOT_MEASURED = "Not measured yet."
-BLOCK = re.compile(r"(<!-- table:([\w-]+) -->\n).*?(<!-- end -->)", flags=re.DOTALL)
+__all__ = ["EXPERIMENT_TABLES", "over_tasks"]
+
 Scores = Mapping[str, Mapping[str, Any]]
-Result = Mapping[str, Any]
-
-
-def newest_result(name: str, folder: Path = RESULTS) -> Path | None:
-    """The newest `DATE-NAME.json`; None where there is none."""
-    found = sorted(path for path in folder.glob(f"*-{name}.json") if re.fullmatch(r"\d{4}-\d\d-\d\d", path.stem[:10]))
-    found = [path for path in found if path.stem[11:] == name]
-    return found[-1] if found else None
 
 
 def digits(name: str) -> int:
@@ -58,16 +38,6 @@ def over_tasks(scores: Scores, tasks: Sequence[str], name: str) -> dict[str, Any
         statistics.fmean(seed) for seed in zip(*(scores[f"{task}/{name}"]["values"] for task in tasks), strict=True)
     ]
     return {"mean": statistics.fmean(values), "std": statistics.stdev(values) if len(values) > 1 else None}
-
-
-def provenance(result: Result) -> str:
-    """Command, date, commit and machine of a result."""
-    machine, git = result["machine"], result["git"]
-    commit = "no commit known" if git["commit"] is None else f"commit {git['commit'][:7]}"
-    changed = " with changes" if git["dirty"] else ""
-    place = f"{machine['cpu']}, {machine['cores']} cores, {machine['threads']} threads, torch {machine['torch']}"
-    where = f"{result['date']}, LinearSR {result['linearsr']}, {commit}{changed}; {place}."
-    return f"```\n{result['command']}\n```\n\n{where}"
 
 
 def esgf_stages(result: Result) -> str:
@@ -216,66 +186,24 @@ def steps_scores(result: Result) -> str:
     return markdown_table(("set", "method", "steps", "PSNR-Y", "SSIM-Y", "LPIPS"), rows)
 
 
-TABLES: Mapping[str, tuple[str, Callable[[Result], str]]] = {
-    **{f"{name}-run": (name, provenance) for name in ("esgf", "experts", "tags", "steps")},
-    "esgf-stages": ("esgf", esgf_stages),
-    "esgf-checkpoints": ("esgf", esgf_checkpoints),
-    "esgf-branches": ("esgf", esgf_branches),
-    "experts-x4": ("experts", experts_scores("x4")),
-    "experts-real4": ("experts", experts_scores("real4")),
-    "experts-differences": ("experts", experts_differences),
-    "experts-used": ("experts", experts_used),
-    "tags-inputs": ("tags", tags_inputs),
-    "tags-scores": ("tags", tags_scores),
-    "tags-gains": ("tags", tags_gains),
-    "steps-scores": ("steps", steps_scores),
+def knee_rates(result: Result) -> str:
+    """How often each rule reads made-up curves rightly."""
+    return knee_table(result["rows"])
+
+
+EXPERIMENT_TABLES: Mapping[str, tuple[tuple[str, ...], Callable[..., str]]] = {
+    **{f"{name}-run": ((name,), provenance) for name in ("esgf", "experts", "tags", "steps")},
+    "esgf-stages": (("esgf",), esgf_stages),
+    "esgf-checkpoints": (("esgf",), esgf_checkpoints),
+    "esgf-branches": (("esgf",), esgf_branches),
+    "experts-x4": (("experts",), experts_scores("x4")),
+    "experts-real4": (("experts",), experts_scores("real4")),
+    "experts-differences": (("experts",), experts_differences),
+    "experts-used": (("experts",), experts_used),
+    "tags-inputs": (("tags",), tags_inputs),
+    "tags-scores": (("tags",), tags_scores),
+    "tags-gains": (("tags",), tags_gains),
+    "steps-scores": (("steps",), steps_scores),
+    "knee": (("knee",), knee_rates),
 }
-"""Name of a table -> name of its result file, and what makes the table of it."""
-
-
-def fill(page: str, folder: Path = RESULTS) -> str:
-    """A page with its tables made anew; those of other programs are left alone.
-
-    Raises:
-        ConfigError: a table is open at the end of the page.
-    """
-    if page.count("<!-- table:") != len(BLOCK.findall(page)):
-        raise ConfigError("a page has a `<!-- table:NAME -->` without `<!-- end -->`", hint="close it")
-
-    def block(match: re.Match[str]) -> str:
-        if match[2] not in TABLES:
-            return match[0]
-        name, make = TABLES[match[2]]
-        path = newest_result(name, folder)
-        text = NOT_MEASURED if path is None else make(json.loads(path.read_text(encoding="utf-8")))
-        return f"{match[1]}\n{text}\n\n{match[3]}"
-
-    return BLOCK.sub(block, page)
-
-
-def main(arguments: Sequence[str] | None = None) -> int:
-    """Write the pages, or check them."""
-    parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
-    parser.add_argument("--check", action="store_true", help="change nothing; fail where a page is stale")
-    options = parser.parse_args(arguments)
-    stale = []
-    try:
-        for path in sorted(PAGES.glob("*.md")):
-            before = path.read_text(encoding="utf-8")
-            after = fill(before)
-            if after != before:
-                stale.append(path.name)
-                if not options.check:
-                    path.write_text(after, encoding="utf-8")
-    except LinearSRError as error:
-        fail(error)
-    print(
-        "\n".join(f"{'stale' if options.check else 'wrote'}: {name}" for name in stale) or "all tables are up to date"
-    )
-    if options.check and stale:
-        print("hint: python benchmarks/make_tables.py", file=sys.stderr)
-    return int(bool(options.check and stale))
-
-
-if __name__ == "__main__":
-    raise SystemExit(main())
+"""Name of a table -> names of its result files, and what makes the table of them."""
