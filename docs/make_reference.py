@@ -22,7 +22,7 @@ MEANINGS = {
     ExitCode.DONE: "all done, or rightly skipped",
     ExitCode.UNEXPECTED: "an unexpected error; please report it with what `LINEARSR_DEBUG=1` prints",
     ExitCode.USAGE: "a wrong option or value, found before any picture is touched",
-    ExitCode.SOME_FAILED: "finished, but some files failed, a finetuned model got worse, or `eval --fail-under` was missed",
+    ExitCode.SOME_FAILED: "finished, but some files failed, a finetuned model got worse, or `--fail-under` was missed",
     ExitCode.NOTHING_DONE: "nothing was done: no input matched, or every file failed",
     ExitCode.WEIGHTS: "weights are missing, damaged or do not fit",
     ExitCode.DEVICE: "the device or precision is not available, or memory is too small",
@@ -60,8 +60,8 @@ have the long name only, such as `LINEARSR_MODELS_VERIFY_REPAIR`, since theirs m
 
 JSON_LINES = """## JSON lines
 
-With `--json`, stdout of `linearsr upscale` holds one object a line: one for every input as soon as it is finished, then a summary. They are
-shown broken here.
+With `--json`, stdout of `linearsr upscale` holds one object a line: one for every input as soon as it is finished, then
+a summary. They are shown broken here.
 
 ```json
 {"event": "file", "input": "a.jpg", "output": "out/a.jpg", "status": "done", "width": 2560, "height": 1920,

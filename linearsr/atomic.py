@@ -17,7 +17,7 @@ from typing import BinaryIO
 
 from linearsr.errors import ImageError
 
-__all__ = ["atomic_file", "write_bytes"]
+__all__ = ["atomic_file", "make_folder", "write_bytes"]
 
 _REASONS = {
     errno.ENOSPC: ("the disk is full", "free some space or write to another disk with `-o`"),
@@ -100,6 +100,20 @@ def atomic_file(path: Path) -> Iterator[BinaryIO]:
             raise _refusal(path, error) from error
         raise
     _sync_folder(target.parent)
+
+
+def make_folder(folder: Path) -> None:
+    """Make a folder for results, and those above it.
+
+    Raises:
+        ImageError: the system refuses.
+    """
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise ImageError(
+            f"the folder {folder} cannot be made: {error.strerror}", hint="choose another folder with `-o`"
+        ) from error
 
 
 def write_bytes(path: Path, data: bytes) -> None:

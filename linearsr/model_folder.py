@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from linearsr.config import FileEntry
-from linearsr.errors import WeightsError
+from linearsr.errors import LinearSRError, WeightsError
 
 __all__ = ["PICKLE_SUFFIXES", "file_entry", "file_sha256", "pickles_in", "read_json"]
 
@@ -42,17 +42,17 @@ def pickles_in(folder: Path) -> list[str]:
     return sorted(path.name for path in folder.iterdir() if path.suffix.lower() in PICKLE_SUFFIXES)
 
 
-def file_sha256(path: Path) -> str:
+def file_sha256(path: Path, error_kind: type[LinearSRError] = WeightsError) -> str:
     """SHA-256 of a file, in hex.
 
     Raises:
-        WeightsError: it cannot be read.
+        WeightsError: it cannot be read; or another kind, as asked for.
     """
     try:
         with path.open("rb") as file:
             return hashlib.file_digest(file, "sha256").hexdigest()
     except OSError as error:
-        raise WeightsError(f"{str(path)!r} cannot be read: {error.strerror}", hint="check its permissions") from error
+        raise error_kind(f"{str(path)!r} cannot be read: {error.strerror}", hint="check its permissions") from error
 
 
 def file_entry(path: Path) -> FileEntry:

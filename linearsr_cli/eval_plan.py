@@ -249,9 +249,7 @@ def _degrader(options: EvalOptions, scale: float) -> Degrade | None:
     return degrader(load_recipe(options.degrade), scale=scale, seed=options.degrade_seed)
 
 
-def _protocol(
-    options: EvalOptions, sets: Sequence[PairedSet], scale: float, settings: ScoreSettings
-) -> dict[str, Any]:
+def _protocol(options: EvalOptions, sets: Sequence[PairedSet], scale: float, settings: ScoreSettings) -> dict[str, Any]:
     """What is printed beside the numbers."""
     inputs: dict[str, Any] = {"kind": "none" if not options.lr else "given"}
     if options.degrade is not None:

@@ -208,6 +208,7 @@ class Job:
 
     def save(self, item: PlanItem, result: Picture) -> list[str]:
         """Write the result to its file, or through a temporary file to stdout."""
+        from linearsr.atomic import make_folder
         from linearsr.image_io import write
         from linearsr_cli.stdio import send_to_stdout
 
@@ -235,20 +236,6 @@ class Job:
             self.out.warn(f"no comparison of {clean(item.source.name)}: {describe(error)[0]}")
             return
         self.out.detail(f"compared: {clean(path)}")
-
-
-def make_folder(folder: Path) -> None:
-    """Make the folder of a result.
-
-    Raises:
-        ImageError: the system refuses.
-    """
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise ImageError(
-            f"the folder {folder} cannot be made: {error.strerror}", hint="choose another folder with `-o`"
-        ) from error
 
 
 def run_job(plan: Plan, options: UpscaleOptions, out: Output) -> ExitCode:

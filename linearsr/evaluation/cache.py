@@ -25,6 +25,7 @@ from linearsr.atomic import write_bytes
 from linearsr.errors import ImageError
 from linearsr.metrics import METRICS, ScoreSettings
 from linearsr.metrics.packages import LPIPS_WEIGHTS_VARIABLE
+from linearsr.model_folder import file_sha256
 from linearsr.tags.embedding_cache import default_cache_folder
 
 __all__ = ["ScoreCache", "default_eval_cache", "file_digest", "key_of", "metric_keys", "source_digest"]
@@ -56,18 +57,12 @@ def _plain(value: object) -> object:
 
 
 def file_digest(path: Path) -> str:
-    """SHA-256 of a file.
+    """SHA-256 of a picture's file.
 
     Raises:
         ImageError: it cannot be read.
     """
-    try:
-        with path.open("rb") as file:
-            return hashlib.file_digest(file, "sha256").hexdigest()
-    except OSError as error:
-        raise ImageError(
-            f"{path} cannot be read: {error.strerror}", hint="check the permissions and the disk"
-        ) from error
+    return file_sha256(path, ImageError)
 
 
 @lru_cache(maxsize=8)

@@ -13,6 +13,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from linearsr.atomic import make_folder
 from linearsr.errors import ImageError
 from linearsr.image_arrays import network_input
 from linearsr.image_encode import quantised
@@ -21,7 +22,6 @@ from linearsr.image_io import ImageInfo, Picture, read, write
 __all__ = [
     "cropped_size",
     "eight_bits",
-    "make_folder",
     "notes_of",
     "pixels_digest",
     "read_input",
@@ -87,20 +87,6 @@ def read_input(path: Path) -> tuple[Tensor, bool]:
     """
     picture = read(path)
     return eight_bits(network_input(picture)), picture.info.is_gray
-
-
-def make_folder(folder: Path) -> None:
-    """Make a folder for results, and those above it.
-
-    Raises:
-        ImageError: the system refuses.
-    """
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise ImageError(
-            f"the folder {folder} cannot be made: {error.strerror}", hint="choose another folder"
-        ) from error
 
 
 def save_picture(path: Path, x: Tensor) -> None:

@@ -15,6 +15,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from linearsr.atomic import make_folder
 from linearsr.device import memory_errors
 from linearsr.errors import ConfigError, ImageError, LinearSRError, ShapeError
 from linearsr.evaluation.cache import ScoreCache
@@ -22,7 +23,7 @@ from linearsr.evaluation.cases import FAULTS, Case, Degrade
 from linearsr.evaluation.ledger import Ledger, Result
 from linearsr.evaluation.making import Made, Method
 from linearsr.evaluation.pairing import Pair, PairedSet, distinct_names
-from linearsr.evaluation.pictures import eight_bits, make_folder, pixels_digest, read_picture, save_picture
+from linearsr.evaluation.pictures import eight_bits, pixels_digest, read_picture, save_picture
 from linearsr.evaluation.results import Evaluation, Failure, ImageScores, SkippedMetric
 from linearsr.metrics import METRICS, Sample, Scorer, ScoreSettings, make_scorers
 

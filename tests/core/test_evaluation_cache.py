@@ -139,5 +139,5 @@ def test_the_default_folder_follows_the_environment(tmp_path: Path, monkeypatch:
 
 
 def test_a_file_that_is_gone_is_a_picture_that_cannot_be_read(tmp_path: Path) -> None:
-    with pytest.raises(ImageError, match=r"gone\.png cannot be read"):
+    with pytest.raises(ImageError, match=r"gone\.png' cannot be read"):
         file_digest(tmp_path / "gone.png")

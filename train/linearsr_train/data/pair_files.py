@@ -12,9 +12,10 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
+from linearsr.atomic import make_folder
 from linearsr.errors import ImageError, ShapeError
 from linearsr.image_io import Picture, probe, read, write
-from linearsr_train.data.pair_table import PairFolder, PairRow, PairSettings, make_folder
+from linearsr_train.data.pair_table import PairFolder, PairRow, PairSettings
 from linearsr_train.data.pairs import make_lr
 
 __all__ = ["Pair", "is_finished", "make_pair", "make_pairs"]

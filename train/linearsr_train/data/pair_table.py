@@ -16,11 +16,11 @@ from typing import Any
 
 import numpy as np
 
-from linearsr.atomic import write_bytes
-from linearsr.errors import ConfigError, ImageError
+from linearsr.atomic import make_folder, write_bytes
+from linearsr.errors import ConfigError
 from linearsr_train.data.pairs import Recipe
 
-__all__ = ["FACTS", "TABLE", "PairFolder", "PairRow", "PairSettings", "make_folder"]
+__all__ = ["FACTS", "TABLE", "PairFolder", "PairRow", "PairSettings"]
 
 FACTS, TABLE = "degradation.json", "degradation.csv"
 _NUMBERS = ("width", "height", "hr_width", "hr_height")
@@ -146,19 +146,6 @@ class PairFolder:
         write_bytes(self.path / FACTS, (json.dumps(facts, indent=2) + "\n").encode())
         write_bytes(self.path / TABLE, text.getvalue().encode("utf-8", "surrogateescape"))
         self.is_there = True
-
-
-def make_folder(folder: Path) -> None:
-    """Make a folder for results.
-
-    Raises:
-        ImageError: the system refuses.
-    """
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        hint = "choose another folder with `-o`"
-        raise ImageError(f"the folder {folder} cannot be made: {error.strerror}", hint=hint) from error
 
 
 def _short(value: object) -> str:
