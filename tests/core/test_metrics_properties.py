@@ -26,11 +26,10 @@ PAIRED: dict[str, Callable[[torch.Tensor, torch.Tensor], float]] = {
     "ssim_y": ssim,
     "ssim_rgb": lambda a, b: ssim(a, b, luma_only=False),
     "ms_ssim_y": ms_ssim,
-    "ms_ssim_rgb": lambda a, b: ms_ssim(a, b, luma_only=False),
     "gmsd": gmsd,
 }
 BEST = {"psnr": math.inf, "ssim": 1.0, "ms_ssim": 1.0, "gmsd": 0.0}
-few = settings(max_examples=8, deadline=None)
+few = settings(max_examples=5, deadline=None)
 seeds = st.integers(0, 2**31 - 1)
 
 
