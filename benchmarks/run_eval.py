@@ -73,7 +73,14 @@ def eval_options(options: argparse.Namespace) -> EvalOptions:
 
 def without_paths(evaluation: Evaluation, tags: str) -> Evaluation:
     """The evaluation with the tags in its protocol, and without the folders that a message may name."""
-    skipped = tuple(replace(entry, reason=without_folders(entry.reason)) for entry in evaluation.skipped)
+    skipped = tuple(
+        replace(
+            entry,
+            reason=without_folders(entry.reason),
+            hint=None if entry.hint is None else without_folders(entry.hint),
+        )
+        for entry in evaluation.skipped
+    )
     return replace(evaluation, skipped=skipped, protocol={**evaluation.protocol, "tags": tags})
 
 

@@ -65,12 +65,17 @@ def _existing_mode(target: Path) -> int | None:
 
 
 @contextmanager
-def atomic_file(path: Path) -> Iterator[BinaryIO]:
+def atomic_file(path: Path, *, sync: bool = True) -> Iterator[BinaryIO]:
     """Give a stream to write to; on leaving the block without an error it becomes `path`, otherwise it is removed.
 
     The stream is a dot file beside `path`, so that the rename stays within one file system. It is made by `os.open`
     with mode 0666, which lets the kernel apply the umask: reading the umask means setting it, which would race with
     other threads. A file that is replaced hands its permissions on. A symbolic link is written through.
+
+    Args:
+        path: of the file.
+        sync: wait until the disk has it, so that a power cut leaves the old file or the whole new one. False is for
+            what carries a digest of its own and can be made again.
 
     Raises:
         ImageError: the disk is full, read-only or refuses the name; whatever was at `path` is untouched.
@@ -87,7 +92,8 @@ def atomic_file(path: Path) -> Iterator[BinaryIO]:
         with os.fdopen(descriptor, "wb") as stream:
             yield stream
             stream.flush()
-            os.fsync(stream.fileno())
+            if sync:
+                os.fsync(stream.fileno())
         if mode is not None:
             # Some network disks keep no permission bits; the file is complete, so that is no reason to fail.
             with contextlib.suppress(OSError):
@@ -99,7 +105,8 @@ def atomic_file(path: Path) -> Iterator[BinaryIO]:
         if isinstance(error, OSError):
             raise _refusal(path, error) from error
         raise
-    _sync_folder(target.parent)
+    if sync:
+        _sync_folder(target.parent)
 
 
 def make_folder(folder: Path) -> None:
@@ -116,11 +123,11 @@ def make_folder(folder: Path) -> None:
         ) from error
 
 
-def write_bytes(path: Path, data: bytes) -> None:
-    """Write `data` to `path` as one step: the old file or the whole new one, never a part.
+def write_bytes(path: Path, data: bytes, *, sync: bool = True) -> None:
+    """Write `data` to `path` as one step: the old file or the whole new one, never a part; arguments of `atomic_file`.
 
     Raises:
         ImageError: as `atomic_file`.
     """
-    with atomic_file(path) as stream:
+    with atomic_file(path, sync=sync) as stream:
         stream.write(data)

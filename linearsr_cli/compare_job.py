@@ -13,12 +13,13 @@ from typing import TYPE_CHECKING, Any
 from linearsr.errors import ConfigError, ImageError, LinearSRError, ShapeError
 from linearsr_cli.compare_plan import HR, LR, ComparePlan, Scene
 from linearsr_cli.compare_settings import CompareOptions
-from linearsr_cli.errors import ExitCode, describe, exit_code_of_files
+from linearsr_cli.errors import ExitCode, describe, exit_code_of, exit_code_of_files
 from linearsr_cli.output import Output, clean
+from linearsr_cli.plan_checks import why_not_there
 from linearsr_cli.progress import Progress, open_progress
+from linearsr_cli.signals import Stopped, hold
 
 if TYPE_CHECKING:
-    import numpy as np
     from torch import Tensor
 
     from linearsr.comparison.report import MetricColumn, ReportImage
@@ -29,6 +30,10 @@ __all__ = ["check_output_files", "run_comparison"]
 ROWS = 4
 """Scenes on a sheet, unless told otherwise."""
 MAX_BYTES = 6_000_000
+DOT = " \N{MIDDLE DOT} "
+"""Between labels, which may hold commas."""
+BORDER, NO_BORDER = "border cut from every side", "no border cut"
+"""What definitions say of a border, and what is so here."""
 
 
 @dataclass(kw_only=True, slots=True)
@@ -64,18 +69,21 @@ class Run:
         """
         from linearsr.comparison.places import find_places
         from linearsr.comparison.report import ReportImage
-        from linearsr.comparison.sizes import bring_to
+        from linearsr.comparison.sizes import bring_to, enlargement
         from linearsr.evaluation.pictures import notes_of, read_picture
+        from linearsr.image_encode import quantised
 
-        pictures, lr = {}, None
+        pictures, whole, lr = {}, {}, None
         for column, path in scene.files.items():
             picture = read_picture(path)
             lr = picture if column == LR else lr
             pictures[column] = bring_to(picture, scene.size)
+            grown = enlargement((picture.shape[-1], picture.shape[-2]), scene.size) > 1.0
+            whole[column] = pictures[column] if grown else picture
         notes = notes_of(scene.infos.values())
         if any(info.width > scene.size[0] or info.height > scene.size[1] for info in scene.infos.values()):
             notes.append(f"cut to {scene.size[0]} x {scene.size[1]}")
-        scores = self.scores(scene, pictures, lr, notes)
+        scores = self.scores(scene, pictures, whole, lr, notes)
         columns = self.plan.inputs if len(self.plan.inputs) > 1 else tuple(pictures)
         count = self.options.places
         places = find_places([pictures[c] for c in columns], self.options.crop, count) if count else ()
@@ -83,16 +91,27 @@ class Run:
             name=scene.name,
             width=scene.size[0],
             height=scene.size[1],
-            pictures={self.plan.labels[column]: _pixels(picture) for column, picture in pictures.items()},
+            pictures={
+                self.plan.labels[column]: quantised(picture.permute(1, 2, 0).contiguous().numpy(), 8)
+                for column, picture in pictures.items()
+            },
             scores={self.plan.labels[column]: values for column, values in scores.items()},
             places=places,
             notes=tuple(notes),
         )
 
     def scores(
-        self, scene: Scene, pictures: Mapping[str, Tensor], lr: Tensor | None, notes: list[str]
+        self,
+        scene: Scene,
+        pictures: Mapping[str, Tensor],
+        whole: Mapping[str, Tensor],
+        lr: Tensor | None,
+        notes: list[str],
     ) -> dict[str, dict[str, float]]:
-        """Scores of every column but the clean picture; what has none is said in `notes`, once."""
+        """Scores of every column but the clean picture; what has none is said in `notes`, once.
+
+        Against the input a column counts as it is in `whole`, before the cut: a part is not the input enlarged.
+        """
         from linearsr.metrics import METRICS, Sample
 
         hr = pictures[HR] if scene.has_clean else None
@@ -100,11 +119,13 @@ class Run:
             notes.append("the reference is smaller: nothing is scored against it")
         found: dict[str, dict[str, float]] = {column: {} for column in pictures if column != HR}
         for name, scorer in self.scorers.items():
-            if METRICS[name].needs == "reference" and hr is None:
+            needs = METRICS[name].needs
+            if needs == "reference" and hr is None:
                 continue
+            shown = whole if needs == "input" else pictures
             try:
                 for column, values in found.items():
-                    value = scorer(Sample(sr=pictures[column], hr=hr, lr=lr))
+                    value = scorer(Sample(sr=shown[column], hr=hr if shown is pictures else None, lr=lr))
                     if value is not None:
                         values[name] = value
             except (ShapeError, ImageError) as error:
@@ -118,18 +139,19 @@ class Run:
         message, hint = describe(error)
         self.out.event({"event": "picture", "image": name, "status": "failed", "error": message, "hint": hint})
 
-
-def _pixels(picture: Tensor) -> np.ndarray:
-    """(3, H, W) on the 8-bit grid to (H, W, 3) uint8."""
-    return picture.mul(255).round().byte().permute(1, 2, 0).contiguous().numpy()
+    def summarise(self, code: ExitCode) -> None:
+        """Say how many scenes were done."""
+        self.out.info(f"{self.done} done, {len(self.failures)} failed")
+        self.out.event({"event": "summary", "done": self.done, "failed": len(self.failures), "exit_code": int(code)})
 
 
 def run_comparison(plan: ComparePlan, options: CompareOptions, out: Output) -> ExitCode:
     """Make the comparison and report it.
 
     Raises:
-        ConfigError, WeightsError: a metric that was asked for cannot be computed, or the page does not fit.
-        ImageError: the file cannot be written.
+        WeightsError, ConfigError: a metric that was asked for cannot be computed; nothing has been done.
+        Stopped, LinearSRError: a signal, or the page does not fit or cannot be written; sheets made so far are whole
+            and the summary is out.
     """
     scorers, metrics = _scoring(options, out)
     run = Run(plan=plan, options=options, out=out, scorers=scorers)
@@ -138,12 +160,16 @@ def run_comparison(plan: ComparePlan, options: CompareOptions, out: Output) -> E
     pixels = sum(scene.pixels for scene in plan.scenes)
     with open_progress(options.progress, out, files=len(plan.scenes), pixels=pixels) as progress:
         images = run.images(progress)
-        first = next(images, None)
-        if first is not None:
-            write = _write_page if options.is_page else _write_sheets
-            write(run, itertools.chain([first], images), metrics)
+        try:
+            first = next(images, None)
+            if first is not None:
+                write = _write_page if options.is_page else _write_sheets
+                write(run, itertools.chain([first], images), metrics)
+        except (Stopped, LinearSRError) as error:
+            run.summarise(ExitCode(error.exit_code) if isinstance(error, Stopped) else exit_code_of(error))
+            raise
     code = exit_code_of_files(run.failures, has_good=run.done > 0)
-    out.event({"event": "summary", "done": run.done, "failed": len(run.failures), "exit_code": int(code)})
+    run.summarise(code)
     return code
 
 
@@ -170,7 +196,7 @@ def _scoring(options: CompareOptions, out: Output) -> tuple[dict[str, Scorer], t
             unit=METRICS[name].unit,
             digits=METRICS[name].digits,
             lower_better=METRICS[name].lower_better,
-            definition=METRICS[name].definition,
+            definition=METRICS[name].definition.replace(BORDER, NO_BORDER),
         )
         for name in scorers
     )
@@ -203,8 +229,9 @@ def _write_sheets(run: Run, images: Iterator[ReportImage], metrics: tuple[Metric
                 send_to_stdout(spooled)
             run.out.event({**event, "output": None})
         else:
-            write_bytes(path, data)
-            run.out.result(path, event)
+            with hold():
+                write_bytes(path, data)
+                run.out.result(path, event)
 
 
 def _write_page(run: Run, images: Iterator[ReportImage], metrics: tuple[MetricColumn, ...]) -> None:
@@ -212,7 +239,9 @@ def _write_page(run: Run, images: Iterator[ReportImage], metrics: tuple[MetricCo
     from linearsr.comparison.report import Report, write_report
 
     path, labels = Path(run.options.output), tuple(run.plan.labels.values())
-    title = ", ".join(labels) if run.options.title is None else run.options.title
+    shown = [run.plan.labels[column] for column in run.plan.inputs]
+    usual = DOT.join(shown if len(shown) > 1 else labels)
+    title = usual if run.options.title is None else run.options.title
     report = Report(title=title, labels=labels, metrics=metrics, images=images, facts=_facts(run, bool(metrics)))
     max_bytes = MAX_BYTES if run.options.max_bytes is None else run.options.max_bytes
     size = write_report(path, report, max_bytes=max_bytes)
@@ -226,12 +255,12 @@ def _facts(run: Run, is_scored: bool) -> tuple[tuple[str, str], ...]:
     from linearsr import __version__
 
     options = run.options
-    facts = [("Made by", f"linearsr {__version__}, `linearsr compare`")]
-    facts.append(("Pairing", "one picture each" if options.inputs[0].is_file() else f"by {options.pair_by}"))
+    facts = [("Made by", f"linearsr compare, version {__version__}")]
+    facts.append(("Pairing", "One picture each" if options.inputs[0].is_file() else f"By {options.pair_by}"))
     if is_scored:
-        facts.append(("Scores", "of 8-bit RGB pictures, no border cut, luma in limited range"))
+        facts.append(("Scores", "Of 8-bit RGB pictures, no border cut, luma in limited range"))
     if options.places:
-        among = "the columns" if len(run.plan.inputs) < 2 else ", ".join(run.plan.labels[c] for c in run.plan.inputs)
+        among = "the columns" if len(run.plan.inputs) < 2 else DOT.join(run.plan.labels[c] for c in run.plan.inputs)
         facts.append(("Places", f"{options.crop} pixels a side, where luma differs most among {among}"))
     return tuple(facts)
 
@@ -262,5 +291,6 @@ def check_output_files(plan: ComparePlan, options: CompareOptions) -> None:
             raise ConfigError(
                 f"output is {str(path)!r}, which exists already", hint="use another name, or `--on-exists overwrite`"
             )
-        if not path.absolute().parent.is_dir():
-            raise ConfigError(f"{str(path)!r} cannot be written: its folder is not there", hint="make the folder first")
+        refusal = why_not_there(path)
+        if refusal is not None:
+            raise refusal

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 from linearsr.errors import ConfigError, LinearSRError
 from linearsr_cli.compare_settings import CompareOptions, label_inputs
+from linearsr_cli.inputs import expand_inputs
 from linearsr_cli.output import clean
 
 if TYPE_CHECKING:
@@ -62,10 +63,11 @@ def make_compare_plan(options: CompareOptions) -> ComparePlan:
     """Pair the pictures and find a size and labels for them.
 
     Raises:
-        ConfigError: they do not pair, or their shapes differ; all that do not fit are named.
+        ConfigError: a folder holds none, they do not pair, or their shapes differ; all that do not fit are named.
     """
     from linearsr.evaluation.pairing import pair_folders
 
+    _refuse_empty(options)
     inputs = dict(zip(label_inputs(options), options.inputs, strict=True))
     rest = dict(inputs)
     first = options.hr if options.hr is not None else rest.pop(next(iter(inputs)))
@@ -90,6 +92,16 @@ def make_compare_plan(options: CompareOptions) -> ComparePlan:
         )
     labels = _shown(scenes, [HR] * (options.hr is not None) + [LR] * (options.lr is not None) + list(inputs))
     return ComparePlan(scenes=tuple(scenes), labels=labels, inputs=tuple(inputs), failures=tuple(failures))
+
+
+def _refuse_empty(options: CompareOptions) -> None:
+    """Name an input without pictures as what it is; to the pairing the first one is the clean picture."""
+    for path in options.inputs:
+        if path.is_dir():
+            sources = expand_inputs([str(path)], recursive=options.recursive, stdin_file=None)
+            error = sources[0].error
+            if error is not None:
+                raise ConfigError(error.message, hint=error.hint)
 
 
 def _columns(pair: Pair, options: CompareOptions, inputs: Iterable[str]) -> dict[str, Path]:

@@ -3,17 +3,20 @@
 from __future__ import annotations
 
 import math
+import os
 import re
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
 from linearsr.errors import ConfigError
+from linearsr_cli.eval_settings import split_label
+from linearsr_cli.plan_checks import file_key
 
-__all__ = ["CompareOptions", "check_compare_options", "label_inputs", "parse_bytes", "parse_zoom"]
+__all__ = ["CompareOptions", "check_compare_options", "label_inputs", "parse_bytes", "parse_inputs", "parse_zoom"]
 
 SHEETS, PAGES = (".png", ".jpg", ".jpeg", ".webp"), (".html", ".htm")
-MAX_ZOOM = 8
 _UNITS = {"": 1, "b": 1, "kb": 10**3, "mb": 10**6, "gb": 10**9}
 
 
@@ -32,7 +35,8 @@ class CompareOptions:
     limit: int | None = None
     on_exists: Literal["error", "overwrite"] = "error"
 
-    labels: tuple[str, ...] | None = None
+    labels: tuple[str | None, ...] | None = None
+    """One for each input; None where the name of the file or folder counts."""
     title: str | None = None
     metrics: str | None = None
     lpips_weights: Path | None = None
@@ -53,6 +57,31 @@ class CompareOptions:
         return Path(self.output).suffix.lower() in PAGES
 
 
+def parse_inputs(texts: Sequence[str], labels: str | None) -> tuple[tuple[Path, ...], tuple[str | None, ...] | None]:
+    """Read `PATH` and `NAME=PATH`, and the labels of `--labels`.
+
+    Args:
+        texts: as typed. What exists is a path, whatever signs it holds.
+        labels: with commas between, or None.
+
+    Returns:
+        Paths, and labels as in `CompareOptions`.
+
+    Raises:
+        ConfigError: both ways of labelling at once.
+    """
+    found: list[tuple[str | None, Path]] = []
+    for text in texts:
+        name, path = split_label(text)
+        found.append((name, Path(path)))
+    paths, names = tuple(path for _, path in found), tuple(name for name, _ in found)
+    if not any(names):
+        return paths, None if labels is None else tuple(label.strip() for label in labels.split(","))
+    if labels is not None:
+        raise ConfigError("--labels and NAME=PATH are both given, expected one of them", hint="drop `--labels`")
+    return paths, names
+
+
 def parse_zoom(text: str | None) -> int | None:
     """Read `auto` or a whole factor; None for `auto`.
 
@@ -61,6 +90,8 @@ def parse_zoom(text: str | None) -> int | None:
     """
     if text is None or text.strip().lower() == "auto":
         return None
+    from linearsr.comparison import MAX_ZOOM
+
     try:
         zoom = int(text)
     except ValueError:
@@ -128,26 +159,40 @@ def _check_inputs(options: CompareOptions) -> None:
             f"{files!r} is a file and {folders!r} a folder, expected all files or all folders",
             hint="name the one picture in each folder, or folders only",
         )
-    if len(options.inputs) != len(label_inputs(options)):
+    _refuse_twice(options.inputs)
+    if options.labels is not None and len(options.inputs) != len(options.labels):
         raise ConfigError(
-            f"{len(label_inputs(options))} labels for {len(options.inputs)} inputs, expected one for each",
-            hint="`--labels a,b` in the order of the inputs; --hr and --lr have labels of their own",
+            f"{len(options.labels)} labels for {len(options.inputs)} inputs, expected one for each",
+            hint="`--labels a,b` in the order of the inputs, or `NAME=PATH`; --hr and --lr have labels of their own",
         )
+    label_inputs(options)
+
+
+def _refuse_twice(paths: Iterable[Path]) -> None:
+    """Refuse what would be compared with itself."""
+    known: dict[str, Path] = {}
+    for path in paths:
+        other = known.setdefault(file_key(path), path)
+        if other is not path:
+            said = (
+                f"{str(path)!r} is named twice" if other == path else f"{str(other)!r} and {str(path)!r} are the same"
+            )
+            raise ConfigError(f"{said}, expected different pictures or folders", hint="name each of them once")
 
 
 def label_inputs(options: CompareOptions) -> tuple[str, ...]:
-    """Label of each input: as given, or the names of files or folders, with those above where they are equal.
+    """Label of each input: as given, or the name of the file or folder, with those above where some are equal.
 
     Raises:
         ConfigError: two are equal, or one is empty.
     """
-    labels = options.labels
-    if labels is None:
-        paths = [path.resolve() for path in options.inputs]
-        depth = 1
-        while len({path.parts[-depth:] for path in paths}) < len(paths) and depth < max(len(p.parts) for p in paths):
-            depth += 1
-        labels = tuple("/".join(path.parts[-depth:]) for path in paths)
+    given = (None,) * len(options.inputs) if options.labels is None else options.labels
+    paths = [Path(os.path.abspath(path)) for path, label in zip(options.inputs, given, strict=True) if label is None]
+    depth = 1
+    while len({path.parts[-depth:] for path in paths}) < len(paths) and depth < max(len(p.parts) for p in paths):
+        depth += 1
+    names = iter("/".join(path.parts[-depth:]) for path in paths)
+    labels = tuple(next(names) if label is None else label for label in given)
     taken = "reference" if options.hr is not None else None
     for label in labels:
         if not label or labels.count(label) > 1 or label == taken:

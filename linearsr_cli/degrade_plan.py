@@ -16,7 +16,7 @@ from linearsr_cli.inputs import Source, expand_inputs
 from linearsr_cli.plan_checks import file_key, why_not_writable
 
 if TYPE_CHECKING:
-    from linearsr_train.data.pair_files import Pair
+    from linearsr_train.data.pair_files import PairFiles
     from linearsr_train.data.pair_table import PairFolder
 
 __all__ = ["DegradeItem", "DegradeOptions", "DegradePlan", "make_degrade_plan"]
@@ -59,7 +59,7 @@ class DegradeItem:
 
     source: Source
     action: Literal["make", "skip", "fail"] = "make"
-    pair: Pair | None = None
+    pair: PairFiles | None = None
     """None for an input that fails before it has a name."""
     size: tuple[int, int] = (0, 0)
     """Width and height of the low-resolution picture."""
@@ -161,7 +161,7 @@ def _plan_one(source: Source, options: DegradeOptions) -> DegradeItem:
     if source.error is not None:
         return replace(item, action="fail", error=source.error)
     from linearsr.image_io import probe
-    from linearsr_train.data.pair_files import Pair
+    from linearsr_train.data.pair_files import PairFiles
     from linearsr_train.data.pairs import pair_sizes
 
     try:
@@ -173,7 +173,7 @@ def _plan_one(source: Source, options: DegradeOptions) -> DegradeItem:
         return replace(item, action="fail", error=error)
     place = source.relative.with_suffix(".png")
     hr = None if options.hr_out is None else options.hr_out / place
-    pair = Pair(source=source.path, name=place.as_posix(), lr=options.output / place, hr=hr)
+    pair = PairFiles(source=source.path, name=place.as_posix(), lr=options.output / place, hr=hr)
     return replace(item, pair=pair, size=low[::-1], hr_size=high[::-1])
 
 

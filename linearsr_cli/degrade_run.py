@@ -29,7 +29,7 @@ from linearsr_cli.progress import Progress, open_progress
 from linearsr_cli.signals import Stopped, hold
 
 if TYPE_CHECKING:
-    from linearsr_train.data.pair_files import Pair
+    from linearsr_train.data.pair_files import PairFiles
     from linearsr_train.data.pair_table import PairRow
 
 __all__ = ["run_degrade", "show_degrade_plan"]
@@ -67,11 +67,11 @@ class _Run:
         failed = replace(item, action="fail", error=error)
         self.out.event(failed.event("failed", seconds=seconds))
 
-    def on_start(self, pair: Pair) -> None:
+    def on_start(self, pair: PairFiles) -> None:
         self.file_started = time.perf_counter()
         self.progress.begin(self.items[pair.name].source.name, self.items[pair.name].pixels)
 
-    def on_made(self, pair: Pair, row: PairRow, notes: tuple[str, ...]) -> None:
+    def on_made(self, pair: PairFiles, row: PairRow, notes: tuple[str, ...]) -> None:
         item, seconds = self.items[pair.name], time.perf_counter() - self.file_started
         self.done += 1
         self.pixels += item.pixels
@@ -81,7 +81,7 @@ class _Run:
         tags = tuple(row.tags.split(", "))
         self.out.result(pair.lr, item.event("done", seconds=seconds, tags=tags, notes=notes))
 
-    def on_failed(self, pair: Pair, error: Exception) -> None:
+    def on_failed(self, pair: PairFiles, error: Exception) -> None:
         item = self.items[pair.name]
         self.progress.end(f"{clean(item.source.name)} failed")
         self.fail(item, error, time.perf_counter() - self.file_started)

@@ -8,18 +8,20 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from linearsr.errors import ConfigError
-from linearsr_cli.eval_settings import CEILING, EvalOptions
+from linearsr_cli.eval_protocol import apply_protocol, describe_protocol
+from linearsr_cli.eval_settings import CEILING, INTERPOLATIONS, EvalOptions, folder_label, split_label
 from linearsr_cli.output import Output, clean
-from linearsr_cli.values import Tile
+from linearsr_cli.plan_checks import why_not_writable
 
 if TYPE_CHECKING:
     from linearsr.evaluation.cases import Degrade
     from linearsr.evaluation.methods import Method
     from linearsr.evaluation.pairing import PairedSet
     from linearsr.evaluation.thresholds import Threshold
-    from linearsr.metrics.scorers import ScoreSettings
+    from linearsr.hub_repo import OnDownload
+    from linearsr.metrics import ScoreSettings
 
-__all__ = ["EvalPlan", "apply_protocol", "make_eval_plan"]
+__all__ = ["EvalPlan", "make_eval_plan"]
 
 SCALE = 4.0
 
@@ -37,61 +39,52 @@ class EvalPlan:
     scale: float
     degrade: Degrade | None
     baseline: str | None
+    """Method that differences are taken from."""
     thresholds: tuple[Threshold, ...]
     protocol: Mapping[str, Any]
 
 
-def apply_protocol(options: EvalOptions, out: Output) -> EvalOptions:
-    """Fill in what a protocol says and the user does not; what differs from the protocol is told.
-
-    Raises:
-        ConfigError: no such protocol, or it needs inputs that are not given.
-    """
-    if options.protocol is None:
-        return options
-    from linearsr.evaluation.protocols import get_protocol
-
-    protocol = get_protocol(options.protocol)
-    wanted: dict[str, Any] = {
-        "scale": protocol.scale,
-        "metrics": ",".join(protocol.metrics),
-        "crop_border": protocol.crop_border,
-        "color": protocol.color,
-        "y_range": protocol.y_range,
-    }
-    if protocol.degradation is not None and not options.lr:
-        wanted["degrade"] = protocol.degradation
-    elif protocol.degradation is None and not options.lr and options.degrade is None and not options.sr:
-        raise ConfigError(
-            f"protocol {protocol.name} needs its own inputs, expected --lr DIR for each --hr",
-            hint="docs/benchmarks.md tells where they are published",
-        )
-    given = {name: getattr(options, name) for name in wanted}
-    for name, value in wanted.items():
-        if given[name] is not None and given[name] != value:
-            out.warn(f"{name.replace('_', '-')} is {given[name]}, not {value} as in protocol {protocol.name}")
-    return replace(options, **{name: value for name, value in wanted.items() if given[name] is None})
-
-
-def make_eval_plan(options: EvalOptions, out: Output) -> EvalPlan:
+def make_eval_plan(options: EvalOptions, out: Output, on_download: OnDownload) -> EvalPlan:
     """Pair the files, check their sizes by their headers, and open the models' configs.
 
     Args:
         options: checked by `check_eval_options`.
         out: takes warnings and licences.
+        on_download: shows what is fetched.
 
     Raises:
         ConfigError: pictures do not pair or fit, or an option does not fit the model.
         WeightsError: a model, or a metric asked for by name, cannot be had.
+        DeviceError: the device is not there.
+        ImageError: the folder of `--save` cannot be written.
     """
+    if options.save is not None and (problem := why_not_writable(options.save)) is not None:
+        raise problem
     explicit = options.metrics is not None
-    options = apply_protocol(options, out)
+    options, differs = apply_protocol(options)
+    for text in differs:
+        out.warn(text)
+    recipe = None
+    if options.degrade is not None:
+        from linearsr_train.data.pairs import load_recipe
+
+        recipe = load_recipe(options.degrade)
     folders = _result_folders(options)
     sets = _pair(options, folders)
     scale = _scale(sets, options)
+    if options.makes_inputs:
+        options = replace(options, scale=scale)
+    elif options.scale is None and options.crop_border is None:
+        out.warn(f"the scale of these results is not known, so a border of {round(scale)} pixel is left out; "
+                 "say `--scale 4` for scores that compare with others")  # fmt: skip
     metrics, settings = _scores(options, scale)
     thresholds = _thresholds(options, metrics, settings)
-    methods = _methods(options, folders, out)
+    methods = _methods(options, folders, out, on_download)
+    degrade: Degrade | None = None
+    if recipe is not None:
+        from linearsr_train.data.pairs import degrader
+
+        degrade = degrader(recipe, scale=scale, seed=options.degrade_seed)
     return EvalPlan(
         sets=sets,
         methods=methods,
@@ -99,10 +92,10 @@ def make_eval_plan(options: EvalOptions, out: Output) -> EvalPlan:
         explicit=explicit,
         settings=settings,
         scale=scale,
-        degrade=_degrader(options, scale),
-        baseline=next((method.info.name for method in methods if method.info.kind == "baseline"), None),
+        degrade=degrade,
+        baseline=_baseline(methods, options),
         thresholds=thresholds,
-        protocol=_protocol(options, sets, scale, settings),
+        protocol=describe_protocol(options, sets, settings, recipe, differs),
     )
 
 
@@ -131,13 +124,10 @@ def _result_folders(options: EvalOptions) -> dict[str, list[Path]]:
     """
     found: dict[str, list[Path]] = {}
     for text in options.sr:
-        name, equals, rest = text.partition("=")
-        labelled = bool(equals and name and rest) and not Path(text).exists()
-        path = Path(rest if labelled else text)
+        path = Path(split_label(text)[1])
         if not path.exists():
             raise ConfigError(f"sr is {str(path)!r}, which does not exist", hint="check the path")
-        label = name if labelled else ("results" if len(options.hr) > 1 else path.resolve().name)
-        found.setdefault(label, []).append(path)
+        found.setdefault(folder_label(text, len(options.hr)), []).append(path)
     for label, paths in found.items():
         if len(paths) != len(options.hr):
             raise ConfigError(
@@ -166,6 +156,7 @@ def _scale(sets: tuple[PairedSet, ...], options: EvalOptions) -> float:
 
 
 def _scores(options: EvalOptions, scale: float) -> tuple[tuple[str, ...], ScoreSettings]:
+    from linearsr.device import resolve_device
     from linearsr.metrics import DEFAULT_METRICS, ScoreSettings, parse_metrics
 
     text = ",".join(DEFAULT_METRICS) if options.metrics is None else options.metrics
@@ -174,7 +165,7 @@ def _scores(options: EvalOptions, scale: float) -> tuple[tuple[str, ...], ScoreS
         crop_border=round(scale) if options.crop_border is None else options.crop_border,
         y_range="limited" if options.y_range is None else options.y_range,
         lpips_weights=options.lpips_weights,
-        device="cpu" if options.device == "auto" else options.device,
+        device=str(resolve_device(options.device)),
     )
     return metrics, settings
 
@@ -189,98 +180,67 @@ def _thresholds(options: EvalOptions, metrics: tuple[str, ...], settings: ScoreS
     thresholds = parse_thresholds(options.fail_under, "y" if options.color is None else options.color)
     check_known(thresholds, metrics)
     named = tuple(dict.fromkeys(threshold.metric for threshold in thresholds))
-    make_scorers(named, settings, has=frozenset({"reference", "input", "tiles"}), explicit=True)
+    has = {"reference"} | ({"input"} if options.makes_inputs else set()) | ({"tiles"} if options.model else set())
+    make_scorers(named, settings, has=frozenset(has), explicit=True)
     return thresholds
 
 
-def _methods(options: EvalOptions, folders: Mapping[str, Sequence[Path]], out: Output) -> tuple[Method, ...]:
+def _methods(
+    options: EvalOptions, folders: Mapping[str, Sequence[Path]], out: Output, on_download: OnDownload
+) -> tuple[Method, ...]:
     """Baselines, then folders, then models.
 
     Raises:
         ConfigError: two of one name.
     """
-    from linearsr.evaluation.methods import autoencoder_ceiling, folder_method, interpolation
+    from linearsr.evaluation.methods import folder_method, interpolation
+    from linearsr.evaluation.models import autoencoder_ceiling
 
-    has_inputs = options.makes_inputs
-    names = (("bicubic",) if has_inputs else ()) if options.baseline is None else options.baseline
-    methods: list[Method] = []
-    for name in names:
-        if name == CEILING:
-            methods.append(autoencoder_ceiling(options.model[0], device=options.device, dtype=options.dtype))
-        else:
-            methods.append(interpolation(name))
+    names = (("bicubic",) if options.makes_inputs else ()) if options.baseline is None else options.baseline
+    methods: list[Method] = [interpolation(name) for name in names if name in INTERPOLATIONS]
+    if CEILING in names:
+        label, model = split_label(options.model[0])
+        methods.append(
+            autoencoder_ceiling(model, device=options.device, dtype=options.dtype, label=label, on_download=on_download)
+        )
     methods += [folder_method(label, paths) for label, paths in folders.items()]
-    for model in options.model:
-        methods += _models(model, options, out)
+    for text in options.model:
+        methods += _models(text, options, out, on_download)
     called = [method.info.name for method in methods]
     if len(set(called)) < len(called):
         raise ConfigError(
             f"two rows are called {max(called, key=called.count)!r}, expected a name of its own for each",
-            hint="rename a folder, or `--sr NAME=DIR`",
+            hint="`--model NAME=MODEL`, `--sr NAME=DIR`",
         )
     return tuple(methods)
 
 
-def _models(model: str, options: EvalOptions, out: Output) -> tuple[Method, ...]:
-    from linearsr.evaluation.methods import model_methods
+def _models(text: str, options: EvalOptions, out: Output, on_download: OnDownload) -> tuple[Method, ...]:
+    from linearsr.evaluation.models import model_methods
 
-    tile: Tile = options.tile
+    label, model = split_label(text)
     return model_methods(
         model,
         options.steps,
         seed=options.seed,
         tags=None if options.tags == "auto" else options.tags,
         cfg_scale=options.cfg_scale,
-        tile=tile,
+        tile=options.tile,
         color_fix=None if options.color_fix == "auto" else options.color_fix,
         device=options.device,
         dtype=options.dtype,
         offload=options.offload,
+        label=label,
+        on_download=on_download,
         on_licence=lambda name, licence: out.info(f"licence of {clean(name)}: {clean(licence)}"),
     )
 
 
-def _degrader(options: EvalOptions, scale: float) -> Degrade | None:
-    """What makes inputs of clean pictures."""
-    if options.degrade is None:
-        return None
-    from linearsr_train.data.pairs import degrader, load_recipe
-
-    return degrader(load_recipe(options.degrade), scale=scale, seed=options.degrade_seed)
-
-
-def _protocol(options: EvalOptions, sets: Sequence[PairedSet], scale: float, settings: ScoreSettings) -> dict[str, Any]:
-    """What is printed beside the numbers."""
-    inputs: dict[str, Any] = {"kind": "none" if not options.lr else "given"}
-    if options.degrade is not None:
-        from linearsr_train.data.pairs import load_recipe
-
-        inputs = {"kind": "made", "recipe": load_recipe(options.degrade).as_dict(), "seed": options.degrade_seed}
-    return {
-        "name": options.protocol,
-        "scale": scale,
-        "inputs": inputs,
-        "crop_border": settings.crop_border,
-        "color": "y" if options.color is None else options.color,
-        "y_range": settings.y_range,
-        "rounding": "inputs, results and clean pictures are rounded to 8 bits",
-        "pairing": f"by {options.pair_by}",
-        **_published(options.protocol, sets),
-    }
-
-
-def _published(name: str | None, sets: Sequence[PairedSet]) -> dict[str, Any]:
-    """What a published protocol says beyond the settings, and where the pictures are not as it has them."""
-    if name is None:
-        return {}
-    from linearsr.evaluation.pairing import picture_size
-    from linearsr.evaluation.protocols import get_protocol, note_sizes
-
-    protocol = get_protocol(name)
-    sizes = []
-    for pair in (pair for paired in sets for pair in paired.pairs if protocol.hr_px is not None):
-        hr = picture_size(pair.hr)
-        if hr is not None:
-            sizes.append((picture_size(pair.lr), hr))
-    remarks = [*protocol.notes, *note_sizes(protocol, sizes)]
-    return {"luma": protocol.luma, "source": protocol.source, "remarks": remarks}
+def _baseline(methods: Sequence[Method], options: EvalOptions) -> str | None:
+    """What differences are taken from: the first baseline asked for, else the first row if there are others."""
+    names = [method.info.name for method in methods]
+    for name in () if options.baseline is None else options.baseline:
+        if name in names:
+            return name
+    fixed = next((method.info.name for method in methods if method.info.kind == "baseline"), None)
+    return fixed if fixed is not None or len(names) < 2 else names[0]

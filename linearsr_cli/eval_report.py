@@ -123,7 +123,7 @@ def _exit_code(evaluation: Evaluation, rows: Sequence[Row], thresholds: Sequence
 
     violations = check(rows, thresholds, evaluation.methods)
     for violation in violations:
-        out.alarm(f"below --fail-under: {violation.text}")
+        out.alarm(f"misses --fail-under: {violation.text}")
     if evaluation.failures:
         pictures = {(failure.dataset, failure.image) for failure in evaluation.failures}
         out.alarm(f"{len(pictures)} of the pictures could not be scored and count in no mean")

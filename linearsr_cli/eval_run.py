@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import sys
 import time
+from dataclasses import replace
 from types import TracebackType
 from typing import TYPE_CHECKING
 
@@ -30,10 +31,13 @@ class _Steps:
     def __init__(self, choice: str, out: Output) -> None:
         terminal = sys.stderr.isatty() and os.environ.get("TERM") != "dumb"
         self._out = out
+        if choice == "bar" and not terminal:
+            out.warn("--progress bar needs a terminal on stderr, so there is a line now and then instead")
         self._silent = choice == "none" or (choice == "auto" and out.quiet)
         self._wants_bar = terminal and choice in ("auto", "bar")
         self._bar: tqdm[None] | None = None
         self._told = time.monotonic()
+        self._fetched: set[str] = set()
 
     def __enter__(self) -> _Steps:
         return self
@@ -56,6 +60,12 @@ class _Steps:
             self._told = time.monotonic()
             self._out.info(f"[{done}/{total}] {clean(label)}")
 
+    def download(self, name: str, done: int, total: int | None) -> None:
+        """Weights `name` are being fetched: told once for each file."""
+        if not self._silent and name not in self._fetched:
+            self._fetched.add(name)
+            self._out.info(f"fetching {clean(name)}" + ("" if total is None else f", {total / 1e6:.0f} MB"))
+
 
 def score(options: EvalOptions, out: Output) -> tuple[EvalPlan, Evaluation]:
     """Plan and score.
@@ -70,13 +80,12 @@ def score(options: EvalOptions, out: Output) -> tuple[EvalPlan, Evaluation]:
     from linearsr.evaluation.cache import ScoreCache, default_eval_cache
     from linearsr.evaluation.run import evaluate
 
-    plan = make_eval_plan(options, out)
-
     def failed(failure: Failure) -> None:
         of = "" if failure.method is None else f" ({failure.method})"
         out.failure(f"{failure.dataset}/{failure.image}{of}", ImageError(failure.message, hint=failure.hint))
 
     with _Steps(options.progress, out) as steps:
+        plan = make_eval_plan(options, out, steps.download)
         evaluation = evaluate(
             plan.sets,
             plan.methods,
@@ -92,4 +101,21 @@ def score(options: EvalOptions, out: Output) -> tuple[EvalPlan, Evaluation]:
             on_failure=failed,
             protocol=plan.protocol,
         )
-    return plan, evaluation
+    return plan, replace(evaluation, notes=(*evaluation.notes, *_remarks(evaluation)))
+
+
+def _remarks(evaluation: Evaluation) -> list[str]:
+    """What a reader of the means must know: pictures without a value of a score, and times that are not of this run."""
+    from linearsr.metrics import METRICS
+
+    remarks = []
+    for name in (name for name in evaluation.metrics if METRICS[name].needs != "tiles"):
+        lacking = {(image.dataset, image.image) for image in evaluation.images if name not in image.scores}
+        if lacking:
+            title, num = METRICS[name].title, len(lacking)
+            remarks.append(f"{title}: {num} pictures are too small for it and count in none of its means")
+    timed = [image for image in evaluation.images if image.seconds is not None]
+    kept = sum(image.cached for image in timed)
+    if kept:
+        remarks.append(f"seconds of {kept} of {len(timed)} results are those of the run that made them")
+    return remarks

@@ -8,9 +8,19 @@ from typing import Literal
 
 from linearsr.errors import ConfigError
 from linearsr.sizing import check_scale
+from linearsr_cli.plan_checks import why_not_there
 from linearsr_cli.values import Tile
 
-__all__ = ["INTERPOLATIONS", "EvalOptions", "check_eval_options", "parse_steps", "split_names"]
+__all__ = [
+    "CEILING",
+    "INTERPOLATIONS",
+    "EvalOptions",
+    "check_eval_options",
+    "folder_label",
+    "parse_steps",
+    "split_label",
+    "split_names",
+]
 
 INTERPOLATIONS = ("bicubic", "lanczos", "bilinear", "nearest")
 CEILING = "autoencoder"
@@ -38,13 +48,14 @@ class EvalOptions:
     save: Path | None = None
 
     model: tuple[str, ...] = ()
+    """Models, `NAME=MODEL` or `MODEL`."""
     steps: tuple[int, ...] | None = None
     seed: int = 0
     tags: str = "auto"
     cfg_scale: float | tuple[float, ...] | None = None
     color_fix: str = "auto"
     baseline: tuple[str, ...] | None = None
-    """Interpolations, `autoencoder`, or empty for none."""
+    """Interpolations, `autoencoder` and names of `sr`, or empty for none."""
 
     metrics: str | None = None
     color: Literal["y", "rgb"] | None = None
@@ -67,7 +78,6 @@ class EvalOptions:
     differences: bool = False
     progress: str = "auto"
     quiet: bool = False
-    verbose: int = 0
 
     @property
     def makes_inputs(self) -> bool:
@@ -79,6 +89,20 @@ def split_names(text: str) -> tuple[str, ...]:
     """Words between commas; `none` alone is no word."""
     names = tuple(word.strip() for word in text.split(",") if word.strip())
     return () if names == ("none",) else names
+
+
+def split_label(text: str) -> tuple[str | None, str]:
+    """Read `NAME=WHAT`, or `WHAT` alone; a path that is there is never taken apart."""
+    name, equals, what = text.partition("=")
+    return (name, what) if equals and name and what and not Path(text).exists() else (None, text)
+
+
+def folder_label(text: str, num_sets: int) -> str:
+    """Name of a folder's row: the one given, else the folder's own, else `results` for those of several sets."""
+    label, path = split_label(text)
+    if label is not None:
+        return label
+    return "results" if num_sets > 1 else Path(path).absolute().name
 
 
 def parse_steps(text: str) -> tuple[int, ...]:
@@ -135,6 +159,8 @@ def _check_inputs(options: EvalOptions) -> None:
             "--model needs inputs, expected --lr DIR or --degrade",
             hint="`--degrade bicubic` makes them from the clean pictures",
         )
+    if options.degrade_seed and options.degrade is None and options.protocol is None:
+        raise ConfigError("--degrade-seed needs --degrade", hint="`--degrade real`")
     if options.tags == "true" and options.lr:
         raise ConfigError("--tags true needs --degrade: of given inputs nobody knows", hint="`--tags auto`")
     if options.scale is not None:
@@ -142,11 +168,13 @@ def _check_inputs(options: EvalOptions) -> None:
 
 
 def _check_baseline(options: EvalOptions) -> None:
-    known = (*INTERPOLATIONS, CEILING)
+    labels = tuple(dict.fromkeys(folder_label(text, len(options.hr)) for text in options.sr))
+    known = (*INTERPOLATIONS, CEILING, *labels)
     for name in () if options.baseline is None else options.baseline:
         if name not in known:
             raise ConfigError(
-                f"baseline is {name!r}, expected {', '.join(known)} or none", hint="a folder goes to `--sr NAME=DIR`"
+                f"baseline is {name!r}, expected {', '.join(known)} or none",
+                hint="a folder is given by `--sr NAME=DIR`, then `--baseline NAME`",
             )
         if name == CEILING and not options.model:
             raise ConfigError("--baseline autoencoder needs --model", hint="the autoencoder is the model's")
@@ -170,9 +198,7 @@ def _check_reporting(options: EvalOptions) -> None:
     if options.per_image is not None and options.per_image.suffix.lower() not in (".csv", ".json"):
         raise ConfigError(f"per-image is {str(options.per_image)!r}, expected a name that ends in .csv or .json")
     for path in (*options.output, *(() if options.per_image is None else (options.per_image,))):
-        if path.is_dir() or not path.absolute().parent.is_dir():
-            raise ConfigError(f"{str(path)!r} cannot be written: its folder is not there", hint="make the folder first")
+        if (refusal := why_not_there(path)) is not None:
+            raise refusal
     if options.save is not None and not options.model:
         raise ConfigError("--save needs --model: what is in a folder is there already", hint="drop `--save`")
-    if options.quiet and options.verbose:
-        raise ConfigError("quiet and verbose are both given, expected one of them", hint="drop `-q` or `-v`")

@@ -224,7 +224,7 @@ class Job:
 
     def compare(self, item: PlanItem, picture: Picture, result: Picture) -> None:
         """Write the side-by-side picture where one is asked for."""
-        from linearsr_cli.compare import comparison_path, write_comparison
+        from linearsr_cli.upscale_comparison import comparison_path, write_comparison
 
         path = comparison_path(self.options.compare, item.source.relative, self.compared)
         if path is None:

@@ -28,8 +28,10 @@ __all__ = [
 ]
 
 ComparedArgument = Annotated[
-    list[Path],
-    typer.Argument(metavar="PATH", help="Pictures, or folders of pictures that pair.", show_default=False),
+    list[str],
+    typer.Argument(
+        metavar="[NAME=]PATH", help="Pictures, or folders of pictures that pair; NAME is the label.", show_default=False
+    ),
 ]
 ComparisonOption = Annotated[
     str,
@@ -61,7 +63,7 @@ OnExistsOption = Annotated[
 LabelsOption = Annotated[
     str | None,
     typer.Option(
-        "--labels", metavar="a,b,...", rich_help_panel=PICTURE, help="One for each. Default: names of files or folders."
+        "--labels", metavar="a,b,...", rich_help_panel=PICTURE, help="One for each; or NAME=PATH. Default: their names."
     ),
 ]
 TitleOption = Annotated[

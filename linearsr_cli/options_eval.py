@@ -79,7 +79,7 @@ ScaleOption = Annotated[
         metavar="FACTOR",
         rich_help_panel=FILES,
         parser=number,
-        help="Of --degrade. Default: 4, or the protocol's; with --lr it is the ratio of the sizes.",
+        help="Default: 4 with --degrade, the ratio of the sizes with --lr; say it for --sr alone.",
     ),
 ]
 PairByOption = Annotated[
@@ -94,7 +94,7 @@ SaveOption = Annotated[
 ModelsOption = Annotated[
     list[str] | None,
     typer.Option(
-        "--model", metavar="NAME", rich_help_panel=PICTURE, help="compact, a folder, or a Hub id; repeatable."
+        "--model", metavar="[NAME=]MODEL", rich_help_panel=PICTURE, help="compact, a folder, or a Hub id; repeatable."
     ),
 ]
 StepsListOption = Annotated[
@@ -116,7 +116,7 @@ BaselineOption = Annotated[
         "--baseline",
         metavar="NAME[,...]",
         rich_help_panel=PICTURE,
-        help="bicubic, lanczos, bilinear, nearest, autoencoder or none; differences are from the first.",
+        help="bicubic, lanczos, bilinear, nearest, autoencoder, an --sr NAME, or none; differences are from the first.",
     ),
 ]
 

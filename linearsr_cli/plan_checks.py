@@ -23,6 +23,7 @@ __all__ = [
     "refuse_too_large",
     "size_text",
     "warn_of_full_disk",
+    "why_not_there",
     "why_not_writable",
     "with_existing",
     "with_unwritable",
@@ -162,6 +163,15 @@ def why_not_writable(folder: Path) -> ImageError | None:
         return ImageError(f"the output folder {nearest} is not writable", hint=hint)
     if hasattr(os, "statvfs") and os.statvfs(nearest).f_flag & os.ST_RDONLY:
         return ImageError(f"the output folder {nearest} is on a read-only file system", hint=hint)
+    return None
+
+
+def why_not_there(path: Path) -> ConfigError | None:
+    """Why a file that was named whole cannot be made: it is a folder, or the folder for it is missing."""
+    if path.is_dir():
+        return ConfigError(f"{str(path)!r} cannot be written: it is a folder", hint="name a file in it")
+    if not path.absolute().parent.is_dir():
+        return ConfigError(f"{str(path)!r} cannot be written: its folder is not there", hint="make the folder first")
     return None
 
 

@@ -239,24 +239,23 @@ def badge(number: int, size: int) -> np.ndarray:
     return np.asarray(image)
 
 
-def difference_legend(width: int, reference: str, *, theme: Theme, full_levels: int = FULL_LEVELS) -> np.ndarray:
+def difference_legend(width: int, reference: str, *, theme: Theme) -> np.ndarray:
     """Draw the scale of `difference_map`: a bar, what it shows and what its ends mean.
 
     Args:
         width: pixels, at least about 120.
         reference: label of the picture that the others are compared with.
         theme: gives paper and ink.
-        full_levels: as in `difference_map`.
 
     Returns:
         (h, width, 3) uint8.
     """
     bar_width = max(16, min(width - 2 * _MARGIN_PX, 220))
-    colors = difference_colors(np.linspace(0, full_levels, bar_width), full_levels=full_levels)
+    colors = difference_colors(np.linspace(0, FULL_LEVELS, bar_width))
     bar = np.broadcast_to(colors, (_BAR_PX, bar_width, 3))
     ends = Image.new("RGB", (width, 18), theme.paper)
     draw = ImageDraw.Draw(ends)
-    right = f"{full_levels} levels and more"
+    right = f"{FULL_LEVELS} levels and more"
     _write(draw, "0", _MARGIN_PX, 9, _SMALL_PX, theme.muted)
     _write(draw, right, _MARGIN_PX + bar_width - _length(right, _SMALL_PX), 9, _SMALL_PX, theme.muted)
     lines = [

@@ -125,7 +125,6 @@ def difference_map(
     b: np.ndarray | Tensor,
     *,
     size: tuple[int, int] | None = None,
-    full_levels: int = FULL_LEVELS,
 ) -> np.ndarray:
     """Show how much two pictures differ in brightness, and where.
 
@@ -135,7 +134,6 @@ def difference_map(
     Args:
         a, b: two pictures of one size, (H, W, 3) uint8 or (3, H, W) float in [0, 1].
         size: (height, width) of a smaller map, each pixel the mean difference of those it stands for; None for (H, W).
-        full_levels: difference, in 8-bit levels, that has the full colour.
 
     Returns:
         (H, W, 3) uint8, or of `size`; the neutral gray `difference_colors(0)` exactly where luma is equal.
@@ -151,32 +149,31 @@ def difference_map(
     difference = np.abs(second - first).astype(np.float64) / _UNIT
     if size is not None:
         difference = _means(difference, size)
-    return difference_colors(difference, full_levels=full_levels)
+    return difference_colors(difference)
 
 
-def difference_colors(levels: np.ndarray | float, *, full_levels: int = FULL_LEVELS) -> np.ndarray:
-    """Colour of an absolute difference of luma.
+def difference_colors(levels: np.ndarray | float) -> np.ndarray:
+    """Colour of an absolute difference of luma; `FULL_LEVELS` and more have the full one.
 
     Args:
         levels: (...) differences in 8-bit levels, at least 0.
-        full_levels: the difference that has the full colour.
 
     Returns:
         (..., 3) uint8.
     """
-    table = _color_table(full_levels)
+    table = _color_table()
     # Rounded up: the neutral gray is kept for what is equal.
     index = np.ceil(np.asarray(levels, dtype=np.float64) * _STEPS_A_LEVEL).clip(0, len(table) - 1)
     return table[index.astype(np.int64)]
 
 
-@lru_cache(maxsize=4)
-def _color_table(full_levels: int) -> np.ndarray:
+@lru_cache(maxsize=1)
+def _color_table() -> np.ndarray:
     """(n + 1, 3) uint8 for differences 0 to full.
 
     Source: OKLab, Bjorn Ottosson 2020, bottosson.github.io/posts/oklab; sRGB transfer of IEC 61966-2-1.
     """
-    part = np.linspace(0.0, 1.0, full_levels * _STEPS_A_LEVEL + 1)
+    part = np.linspace(0.0, 1.0, FULL_LEVELS * _STEPS_A_LEVEL + 1)
     lightness = _LIGHTNESS[0] + (_LIGHTNESS[1] - _LIGHTNESS[0]) * part
     hue = np.radians(_HUE[0] + (_HUE[1] - _HUE[0]) * part)
     chroma = _CHROMA * np.sin(np.pi * part)  # the ends of OKLab's lightness leave no room for colour

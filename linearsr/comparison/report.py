@@ -193,7 +193,7 @@ def _page(report: Report, images: list[dict[str, Any]], texts: list[str], encodi
         "SCRIPT": script,
         "SCRIPT_HASH": _csp_hash(script),
         "DATA": _script_json(data),
-        "METRICS": _section("Scores", [(_heading(metric), metric.definition) for metric in report.metrics]),
+        "METRICS": _section("Scores", [(_heading(metric), _sentence(metric.definition)) for metric in report.metrics]),
         "FACTS": _section("About this page", [("Pictures shown", _encoding_note(encoding)), *report.facts]),
     }
     # One pass, so that a title with a placeholder in it stays a title.
@@ -222,6 +222,10 @@ def _heading(metric: MetricColumn) -> str:
     details = [metric.unit] if metric.unit else []
     details.append("lower is better" if metric.lower_better else "higher is better")
     return f"{metric.title} ({', '.join(details)})"
+
+
+def _sentence(text: str) -> str:
+    return text[:1].upper() + text[1:]
 
 
 def _section(heading: str, terms: list[tuple[str, str]]) -> str:

@@ -42,7 +42,7 @@ const scoredLabels = (data, metric) =>
 
 const renderScores = (root, data, image, shown) => {
   // Long names get the width of two columns rather than four lines.
-  root.style.setProperty("--least", data.labels.some((label) => label.length > 20) ? "230px" : "150px");
+  root.style.setProperty("--least", data.labels.some((label) => label.length > 14) ? "230px" : "150px");
   root.replaceChildren(...data.metrics.map((metric, index) => {
     const labels = scoredLabels(data, index);
     const values = labels.map((label) => numberOf(image.scores[label][index]));

@@ -13,6 +13,7 @@ from pathlib import Path
 
 import numpy as np
 
+from linearsr.comparison import MAX_ZOOM
 from linearsr.comparison.drawing import (
     LIGHT,
     Theme,
@@ -30,9 +31,8 @@ from linearsr.comparison.places import Window, difference_map
 from linearsr.comparison.report import MetricColumn, ReportImage
 from linearsr.errors import ConfigError
 
-__all__ = ["MAX_ZOOM", "choose_zoom", "compare_sheet", "page_path"]
+__all__ = ["choose_zoom", "compare_sheet", "page_path"]
 
-MAX_ZOOM = 8
 SHEET_PX = 1700
 """Width that `choose_zoom` aims at: a wide screen, or a page of print at 200 dots an inch."""
 

@@ -34,6 +34,8 @@ logger = logging.getLogger(__name__)
 PACKAGE = Path(__file__).resolve().parents[1]
 SCORING = ("metrics/**/*.py", "evaluation/pictures.py", "image_*.py", "resize.py")
 """Code that decides scores of given files."""
+PACKAGES = ("numpy", "pillow", "opencv-python-headless", "imagecodecs", "diffusers", "transformers")
+"""Whose versions decide pixels, beside torch: they decode, filter, and bring networks."""
 _INFINITE = {"inf": math.inf, "-inf": -math.inf}
 
 
@@ -67,13 +69,14 @@ def file_digest(path: Path) -> str:
 
 @lru_cache(maxsize=8)
 def source_digest(*patterns: str) -> str:
-    """SHA-256 of the package's own code and the version of torch, which decide pixels and scores.
+    """SHA-256 of the package's own code and the versions of `PACKAGES`, which decide pixels and scores.
 
     Args:
-        patterns: of files below the package; none for all of its modules.
+        patterns: of files below the package; none for all of its modules and lists of tags.
     """
-    chosen = patterns if patterns else ("**/*.py",)
-    digest = hashlib.sha256(torch.__version__.encode())
+    chosen = patterns if patterns else ("**/*.py", "tags/*.txt")
+    versions = {"torch": torch.__version__, **{name: _version(name) for name in PACKAGES}}
+    digest = hashlib.sha256(key_of(versions).encode())
     for path in sorted({path for pattern in chosen for path in PACKAGE.glob(pattern)}):
         digest.update(
             f"\n{path.relative_to(PACKAGE).as_posix()} ".encode() + hashlib.sha256(path.read_bytes()).digest()
@@ -162,7 +165,7 @@ class ScoreCache:
         path = self.path(key)
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
-            write_bytes(path, text.encode())
+            write_bytes(path, text.encode(), sync=False)  # what a power cut damages is found by its digest
         except (ImageError, OSError) as error:
             logger.warning("scores are not kept in %s: %s", self.folder, error)
             self._writable = False

@@ -66,7 +66,7 @@ class Case:
         self.pair, self.is_unreadable = pair, False
         self._degrade = degrade
         header = probe(pair.hr)
-        full = (header.width, header.height)
+        full, self._is_gray = (header.width, header.height), header.is_gray
         self.size = cropped_size(full, scale)
         if min(self.size) < 1:
             raise ImageError(
@@ -117,10 +117,12 @@ class Case:
 
     @cached_property
     def _given(self) -> tuple[Tensor | None, bool, tuple[str, ...] | None]:
-        """Input, whether its file is gray, and its tags where they are known."""
+        """Input, whether it is gray, as the file that it would be, and its tags where they are known."""
         if self._degrade is not None:
             made = self._degrade(self.hr, self.pair.hr.name)
-            return eight_bits(made.lr), False, tuple(made.tags)
+            lr = eight_bits(made.lr)
+            gray = self._is_gray and bool((lr == lr[:1]).all())  # noise in colour makes a gray picture coloured
+            return lr, gray, tuple(made.tags)
         if self.pair.lr is None:
             return None, False, None
         return (*read_input(self.pair.lr), None)

@@ -15,21 +15,13 @@ import linearsr
 from linearsr.errors import ConfigError
 from linearsr.evaluation.making import Input, Made, Method, PlainMethod, input_of
 from linearsr.evaluation.models import autoencoder_ceiling, model_methods
+from linearsr.evaluation.pairing import absolute
 from linearsr.evaluation.pictures import read_picture
 from linearsr.evaluation.results import MethodInfo
 from linearsr.image_encode import quantised
 from linearsr.resize import resize
 
-__all__ = [
-    "FILTERS",
-    "Input",
-    "Made",
-    "Method",
-    "autoencoder_ceiling",
-    "folder_method",
-    "interpolation",
-    "model_methods",
-]
+__all__ = ["FILTERS", "Method", "autoencoder_ceiling", "folder_method", "interpolation", "model_methods"]
 
 FILTERS = ("bicubic", "lanczos", "bilinear", "nearest")
 _PILLOW = {
@@ -77,5 +69,5 @@ def folder_method(label: str, paths: Sequence[Path] = ()) -> Method:
             raise ConfigError(f"{label!r} has no result for {sample.image!r}", hint="pair its folder first")
         return Made(sr=read_picture(sample.srs[label], sample.size))
 
-    settings = {"folders": [path.resolve().name for path in paths]}
+    settings = {"folders": [absolute(path).name for path in paths]}
     return PlainMethod(MethodInfo(name=label, kind="folder", settings=settings), "file", make)

@@ -5,21 +5,19 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor
 
-import linearsr
-from linearsr.catalogue import hub_address
-from linearsr.checkpoint import CONFIG_NAME
 from linearsr.engine import choose_overlap, choose_tile
 from linearsr.errors import ConfigError
-from linearsr.evaluation.making import Input, Made, Method, PlainMethod, Reads, input_of
-from linearsr.evaluation.results import MethodInfo
+from linearsr.evaluation.making import Input, Made, Method, PlainMethod, input_of
+from linearsr.evaluation.model_facts import model_facts, model_title
+from linearsr.evaluation.results import SEES_REFERENCE, MethodInfo
 from linearsr.families import LatentFamily
-from linearsr.model_folder import file_sha256
 from linearsr.noise import content_key
 from linearsr.pipeline import Upscaler
 from linearsr.sizing import OutputSize, pass_sizes
@@ -30,8 +28,9 @@ if TYPE_CHECKING:
 
 __all__ = ["autoencoder_ceiling", "model_methods"]
 
-_DTYPES = {None: "fp32", torch.bfloat16: "bf16", torch.float16: "fp16"}
 WARM_UP_PX = 16
+_ENDLESS = (2**30, 2**30)
+"""Canvas that no tile covers, to learn the side that `auto` finds room for."""
 
 
 def model_methods(
@@ -76,21 +75,18 @@ def model_methods(
         upscaler.validate(steps=count, tags=names, cfg_scale=cfg_scale, tile=tile, color_fix=color_fix)
     settings = {"cfg_scale": cfg_scale, "tile": tile, "color_fix": color_fix, "seed": seed}
     shared = _SharedModel(upscaler, settings, names, known=tags == "true")
-    title = _title(model) if label is None else label
-    facts = {**_model_facts(upscaler, title), **shared.facts()}
-    return tuple(
-        _ModelMethod(
-            MethodInfo(
-                name=f"{title}, {count} step{'s' if count > 1 else ''}",
-                kind="model",
-                steps=count,
-                settings={**facts, "steps": count},
-            ),
-            shared,
-            count,
+    title = model_title(model) if label is None else label
+    facts = {**model_facts(upscaler, title), **shared.facts()}
+    infos = [
+        MethodInfo(
+            name=f"{title}, {count} step{'s' if count > 1 else ''}",
+            kind="model",
+            steps=count,
+            settings={**facts, "steps": count},
         )
         for count in counts
-    )
+    ]
+    return tuple(PlainMethod(info, "input", partial(shared.make, info)) for info in infos)
 
 
 def autoencoder_ceiling(
@@ -129,31 +125,13 @@ def autoencoder_ceiling(
         sr, seconds = _timed(upscaler.device, lambda: autoencoder.reconstruct(pictures)[0])
         return Made(sr=sr, seconds=seconds)
 
-    title = _title(model)
+    title = model_title(model)
     info = MethodInfo(
         name=f"{title} autoencoder" if label is None else label,
         kind="baseline",
-        settings=_model_facts(upscaler, title),
+        settings={**model_facts(upscaler, title), **SEES_REFERENCE},
     )
     return PlainMethod(info, "reference", make)
-
-
-def _title(model: str | Path) -> str:
-    return Path(model).resolve().name if Path(model).exists() else Path(model).name
-
-
-def _model_facts(upscaler: Upscaler, title: str) -> dict[str, Any]:
-    """Settings that say which weights compute, and where."""
-    source = upscaler.model.source
-    address = hub_address(source)
-    return {
-        "model": title if address is None else address[0],
-        "revision": None if address is None else address[1],
-        "config_sha256": file_sha256(source.fetch(CONFIG_NAME)),
-        "device": upscaler.device.type,
-        "dtype": _DTYPES[upscaler.engine.dtype],
-        "linearsr": linearsr.__version__,
-    }
 
 
 class _SharedModel:
@@ -182,14 +160,15 @@ class _SharedModel:
         tags = ("true" if self._known else own) if self._names is None else ", ".join(self._names)
         return {
             **self.settings,
+            "tile_px": choose_tile(engine, self.settings["tile"], _ENDLESS),
             "tags": tags if tags else "none",
             "cfg_scale": engine.guidance(self.settings["cfg_scale"]),
             "color_fix": engine.config.sampling.color_fix if fix is None else fix,
         }
 
-    def make(self, sample: Input, name: str, steps: int) -> Made:
+    def make(self, info: MethodInfo, sample: Input) -> Made:
         """One result."""
-        lr, upscaler = input_of(sample, name), self.upscaler
+        lr, upscaler, steps = input_of(sample, info.name), self.upscaler, info.settings["steps"]
         self._warm_up(steps)
         tags = self._tags(sample, lr)
         plan = _planned(upscaler, lr, sample.size, self.settings["tile"])
@@ -233,18 +212,6 @@ class _SharedModel:
             few, size=(4 * WARM_UP_PX, 4 * WARM_UP_PX), steps=steps, tags=tags, **self.settings
         )
         self._warm.add(steps)
-
-
-class _ModelMethod:
-    """A model at one number of steps."""
-
-    reads: Reads = "input"
-
-    def __init__(self, info: MethodInfo, shared: _SharedModel, steps: int) -> None:
-        self.info, self._shared, self._steps = info, shared, steps
-
-    def __call__(self, sample: Input) -> Made:
-        return self._shared.make(sample, self.info.name, self._steps)
 
 
 def _timed(device: torch.device, make: Callable[[], Tensor]) -> tuple[Tensor, float]:

@@ -6,28 +6,19 @@ Opens no picture beyond its headers. Whatever does not fit is told at once, all 
 from __future__ import annotations
 
 import os
-import re
 import statistics
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from linearsr.errors import ConfigError, ImageError
+from linearsr.evaluation.matching import Problems, ambiguous, by_name, by_order
 from linearsr.evaluation.pictures import cropped_size
 from linearsr.image_io import IMAGE_SUFFIXES, probe
 
-__all__ = ["Pair", "PairedSet", "check_sizes", "distinct_names", "pair_folders", "picture_size"]
+__all__ = ["Pair", "PairedSet", "absolute", "check_sizes", "distinct_names", "pair_folders", "picture_size"]
 
 Size = tuple[int, int]
-NAMED = 20
-"""Mismatches of a kind that an error names; the rest is counted."""
-_SCALE = r"[_-]?x\d+(?:\.\d+)?m?"
-_LABEL = r"_\d+(?:x\d+|[wh]|px)"
-_MADE = re.compile(rf"(.+?)(?:{_LABEL}|{_SCALE}|[_-](?:LRBI|SRF_\d+_LR|LR|LQ|SR|out)(?:{_SCALE})?)", re.IGNORECASE)
-"""Endings of inputs and results: `x4`, `_x2`, `x8m` (DIV2K), `_LRBI_x4`, `_SRF_4_LR`, `_SR`, `_out`, and what
-`linearsr upscale` adds: `_x2.5`, `_1920x1080`, `_1920w`, `_1080h`, `_2048px`."""
-_CLEAN = re.compile(rf"(.+?)[_-](?:HR|GT|SRF_\d+_HR)(?:{_SCALE})?", re.IGNORECASE)
-"""Endings of clean pictures."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -52,27 +43,6 @@ class PairedSet:
     """In the order of the clean pictures' names, at least one."""
 
 
-class _Problems:
-    """Mismatches, by kind."""
-
-    def __init__(self) -> None:
-        self._kinds: dict[str, list[str]] = {}
-
-    def add(self, kind: str, texts: Iterable[str]) -> None:
-        for text in texts:
-            self._kinds.setdefault(kind, []).append(text)
-
-    def check(self, what: str, hint: str) -> None:
-        """Raise what was found, if anything was."""
-        if not self._kinds:
-            return
-        parts = []
-        for kind, texts in self._kinds.items():
-            more = f" and {len(texts) - NAMED} more" if len(texts) > NAMED else ""
-            parts.append(f"{kind}: {', '.join(texts[:NAMED])}{more}")
-        raise ConfigError(f"{what}: {'; '.join(parts)}", hint=hint)
-
-
 def pair_folders(
     hr: Path,
     *,
@@ -85,7 +55,7 @@ def pair_folders(
     """Pair clean pictures with inputs and results.
 
     By name: files whose names are equal but for the ending, upper and lower case told apart. Where a clean picture has
-    no such partner, one known suffix may be left off, as `_x4` of an input or result and `_HR` of a clean picture.
+    no such partner, one known suffix of each may be left off, such as `_x4` or `_HR`. By order, digits are numbers.
 
     Args:
         hr: folder of clean pictures, or one picture.
@@ -106,19 +76,17 @@ def pair_folders(
     if lr is not None:
         sides["lr", ""] = lr
     clean = _listing(hr, "hr", recursive)
-    problems = _Problems()
-    problems.add(f"ambiguous in {hr}", _ambiguous(clean))
+    problems = Problems()
+    problems.add(f"ambiguous in {hr}", ambiguous(clean))
     names = sorted(clean)[:limit]
     found: dict[tuple[str, str], dict[str, Path]] = {}
     for side, place in sides.items():
-        if hr.is_file() != place.is_file() and place.exists():
-            message = f"{str(hr)!r} and {str(place)!r} are a file and a folder, expected two of a kind"
-            raise ConfigError(message, hint="give two pictures or two folders")
+        _check_kinds(hr, place)
         files = _listing(place, side[0], recursive)
         if by == "order" or hr.is_file():
-            found[side] = _by_order(clean, files, (hr, place), problems)
+            found[side] = by_order(clean, files, (hr, place), problems)
         else:
-            found[side] = _by_name(clean, names, files, (hr, place), problems)
+            found[side] = by_name(clean, names, files, (hr, place), problems)
     problems.check("the pictures do not pair", "give partners equal names, or use `--pair-by order` for equal counts")
     pairs = tuple(
         Pair(
@@ -129,7 +97,19 @@ def pair_folders(
         )
         for name in names
     )
-    return PairedSet(name=(hr.resolve().parent if hr.is_file() else hr.resolve()).name, pairs=pairs)
+    place = absolute(hr)
+    return PairedSet(name=(place.parent if hr.is_file() else place).name, pairs=pairs)
+
+
+def _check_kinds(hr: Path, place: Path) -> None:
+    if hr.is_file() != place.is_file() and place.exists():
+        message = f"{str(hr)!r} and {str(place)!r} are a file and a folder, expected two of a kind"
+        raise ConfigError(message, hint="give two pictures or two folders")
+
+
+def absolute(path: Path) -> Path:
+    """A path from the root, `..` taken out; a link keeps its own name, which is the one that the user typed."""
+    return Path(os.path.abspath(path))
 
 
 def _listing(place: Path, what: str, recursive: bool) -> dict[str, list[Path]]:
@@ -159,59 +139,6 @@ def _walk(root: Path, recursive: bool) -> Iterator[Path]:
                 yield Path(here, name)
 
 
-def _ambiguous(files: Mapping[str, Sequence[Path]]) -> list[str]:
-    return [f"{name} ({' or '.join(path.name for path in some)})" for name, some in files.items() if len(some) > 1]
-
-
-def _by_order(
-    clean: Mapping[str, list[Path]], files: Mapping[str, list[Path]], places: tuple[Path, Path], problems: _Problems
-) -> dict[str, Path]:
-    count, wanted = (sum(len(paths) for paths in side.values()) for side in (files, clean))
-    if count != wanted:
-        problems.add("wrong count", [f"{count} in {places[1]}, {wanted} in {places[0]}"])
-        return {}
-    ordered = [path for name in sorted(files) for path in files[name]]
-    return dict(zip(sorted(clean), ordered, strict=False))
-
-
-def _by_name(
-    clean: Mapping[str, list[Path]],
-    names: Sequence[str],
-    files: Mapping[str, list[Path]],
-    places: tuple[Path, Path],
-    problems: _Problems,
-) -> dict[str, Path]:
-    """Partner of every name that has exactly one; all else goes to `problems`."""
-    found = {name: list(files[name]) for name in clean if name in files}
-    open_names: dict[str, list[str]] = {}
-    for name in clean:
-        if name not in found:
-            for short in {name, _without(name, _CLEAN)}:
-                open_names.setdefault(short, []).append(name)
-    extra, unclear = [], []
-    for other, paths in files.items():
-        if other in clean:
-            continue
-        fitting = {name: None for short in (other, _without(other, _MADE)) for name in open_names.get(short, ())}
-        if not fitting:
-            extra += [path.relative_to(places[1]).as_posix() for path in paths]
-        elif len(fitting) > 1:
-            unclear.append(f"{other} (to {' or '.join(fitting)})")
-        for name in fitting:
-            found.setdefault(name, []).extend(paths)
-    problems.add(f"only in {places[0]}, not in {places[1]}", [name for name in names if name not in found])
-    problems.add(f"only in {places[1]}", extra)
-    problems.add(f"ambiguous in {places[1]}", [*_ambiguous({n: found[n] for n in names if n in found}), *unclear])
-    return {name: paths[0] for name, paths in found.items()}
-
-
-def _without(name: str, ending: re.Pattern[str]) -> str:
-    """A name without its known ending; sub-folders stay."""
-    folder, slash, stem = name.rpartition("/")
-    match = ending.fullmatch(stem)
-    return name if match is None else f"{folder}{slash}{match[1]}"
-
-
 def distinct_names(sets: Sequence[PairedSet]) -> tuple[PairedSet, ...]:
     """The same sets, those of one name told apart by the folder above: `Set5/HR` and `Set14/HR`.
 
@@ -221,7 +148,7 @@ def distinct_names(sets: Sequence[PairedSet]) -> tuple[PairedSet, ...]:
     names, out = [paired.name for paired in sets], []
     for paired in sets:
         first = paired.pairs[0]
-        above = first.hr.resolve().parents[first.image.count("/") + 1].name
+        above = absolute(first.hr).parents[first.image.count("/") + 1].name
         out.append(paired if names.count(paired.name) == 1 else replace(paired, name=f"{above}/{paired.name}"))
     for paired in out:
         if sum(other.name == paired.name for other in out) > 1:
@@ -248,7 +175,7 @@ def check_sizes(paired: PairedSet, scale: float | None, degraded: bool) -> float
     """
     sizes = [(pair, picture_size(pair.hr), None if degraded else picture_size(pair.lr)) for pair in paired.pairs]
     scale = _derive([(hr, lr) for _, hr, lr in sizes if hr and lr]) if scale is None else scale
-    problems = _Problems()
+    problems = Problems()
     for pair, hr, lr in sizes:
         if hr is None:
             continue

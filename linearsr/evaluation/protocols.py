@@ -103,7 +103,7 @@ def note_sizes(protocol: Protocol, sizes: Iterable[tuple[Size | None, Size]]) ->
 
     Args:
         protocol: one whose `hr_px` is None asks for no size.
-        sizes: (height, width) of each input, None where there is none, and of its clean picture.
+        sizes: (width, height) of each input, None where there is none, and of its clean picture.
 
     Returns:
         One note, or none.

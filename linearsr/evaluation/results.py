@@ -10,7 +10,10 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
-__all__ = ["Evaluation", "Failure", "ImageScores", "MethodInfo", "SkippedMetric"]
+__all__ = ["SEES_REFERENCE", "Evaluation", "Failure", "ImageScores", "MethodInfo", "SkippedMetric"]
+
+SEES_REFERENCE: Mapping[str, str] = {"sees": "the clean picture"}
+"""Among the settings of a method that makes its results of the clean pictures."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -25,6 +28,11 @@ class MethodInfo:
     """Network evaluations of a model."""
     settings: Mapping[str, Any] = field(default_factory=dict)
     """All that decides its results: of a model also revision, digest of its weights, seed, tags, guidance and tile."""
+
+    @property
+    def competes(self) -> bool:
+        """Whether it may be called the best: not if it is given what the others must find."""
+        return not SEES_REFERENCE.items() <= self.settings.items()
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

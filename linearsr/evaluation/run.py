@@ -5,8 +5,6 @@ One picture is in memory at a time. A picture that fails is told of and left out
 
 from __future__ import annotations
 
-import difflib
-import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -17,9 +15,10 @@ from torch import Tensor
 
 from linearsr.atomic import make_folder
 from linearsr.device import memory_errors
-from linearsr.errors import ConfigError, ImageError, LinearSRError, ShapeError
+from linearsr.errors import ImageError, LinearSRError, ShapeError
 from linearsr.evaluation.cache import ScoreCache
 from linearsr.evaluation.cases import FAULTS, Case, Degrade
+from linearsr.evaluation.checks import check_methods, check_places, result_folder
 from linearsr.evaluation.ledger import Ledger, Result
 from linearsr.evaluation.making import Made, Method
 from linearsr.evaluation.pairing import Pair, PairedSet, distinct_names
@@ -27,7 +26,7 @@ from linearsr.evaluation.pictures import eight_bits, pixels_digest, read_picture
 from linearsr.evaluation.results import Evaluation, Failure, ImageScores, SkippedMetric
 from linearsr.metrics import METRICS, Sample, Scorer, ScoreSettings, make_scorers
 
-__all__ = ["evaluate", "result_folder"]
+__all__ = ["evaluate"]
 
 OnProgress = Callable[[int, int, str], None]
 OnFailure = Callable[[Failure], None]
@@ -72,20 +71,18 @@ def evaluate(
         protocol: kept in the evaluation as it is.
 
     Raises:
-        ConfigError: methods and pictures do not fit one another, or as `make_scorers`.
+        ConfigError: methods and pictures do not fit one another, a result would replace an input, or as
+            `make_scorers`.
         WeightsError, DeviceError: the next picture would fail the same way.
         ImageError: a folder of `save` cannot be made.
     """
     sets = distinct_names(sets)
     methods = sorted(methods, key=lambda method: method.info.kind != "baseline")
-    _check(sets, methods, baseline, is_degraded=degrade is not None)
-    has = {
-        "reference": True,
-        "input": degrade is not None or all(pair.lr is not None for paired in sets for pair in paired.pairs),
-        "tiles": any(method.info.kind == "model" for method in methods),
-    }
-    present = frozenset(need for need, there in has.items() if there)
-    scorers, skipped = make_scorers(metrics, settings, has=present, explicit=explicit)
+    check_methods(sets, methods, baseline, is_degraded=degrade is not None)
+    if save is not None:
+        check_places(sets, methods, save)
+    has = _present(sets, methods, is_degraded=degrade is not None)
+    scorers, skipped = make_scorers(metrics, settings, has=has, explicit=explicit)
     run = _Run(
         methods=methods,
         scorers=scorers,
@@ -114,43 +111,14 @@ def evaluate(
     )
 
 
-def result_folder(save: Path, dataset: str, method: str) -> Path:
-    """Folder of a method's results, `DATASET/METHOD`, the method's name without what file systems dislike.
-
-    Args:
-        save: folder of all of them.
-        dataset, method: names.
-    """
-    return save / dataset / re.sub(r"[^\w.+-]+", "-", method).strip("-.")
-
-
-def _check(sets: Sequence[PairedSet], methods: Sequence[Method], baseline: str | None, *, is_degraded: bool) -> None:
-    """Find out before the first picture what would fail at each."""
-    names = [method.info.name for method in methods]
-    if not names:
-        raise ConfigError("there is no method to evaluate, expected at least one", hint="give `--sr` or `--model`")
-    for name in names:
-        if names.count(name) > 1:
-            raise ConfigError(f"two methods are named {name!r}, expected names of their own", hint="rename one")
-    if len({result_folder(Path(), "", name) for name in names}) < len(names):
-        raise ConfigError(
-            f"two of the methods {', '.join(map(repr, names))} have the same name for a folder", hint="rename one"
-        )
-    if baseline is not None and baseline not in names:
-        close = difflib.get_close_matches(baseline, names, n=1)
-        hint = f"did you mean {close[0]!r}?" if close else f"expected {', '.join(map(repr, names))}"
-        raise ConfigError(f"baseline is {baseline!r}, which is none of the methods", hint=hint)
-    for method in methods:
-        for pair in (pair for paired in sets for pair in paired.pairs):
-            if method.reads == "file" and method.info.name not in pair.srs:
-                raise ConfigError(
-                    f"{method.info.name!r} has no result for {pair.image!r}", hint="give a folder for each `--hr`"
-                )
-            if method.reads == "input" and pair.lr is None and not is_degraded:
-                raise ConfigError(
-                    f"{method.info.name!r} has no input for {pair.image!r}",
-                    hint="give `--lr FOLDER`, or let inputs be made by `--degrade bicubic`",
-                )
+def _present(sets: Sequence[PairedSet], methods: Sequence[Method], *, is_degraded: bool) -> frozenset[str]:
+    """What there is for metrics to look at beside the results."""
+    has = {
+        "reference": True,
+        "input": is_degraded or all(pair.lr is not None for paired in sets for pair in paired.pairs),
+        "tiles": any(method.info.kind == "model" for method in methods),
+    }
+    return frozenset(need for need, there in has.items() if there)
 
 
 @dataclass(kw_only=True)

@@ -9,28 +9,17 @@ from __future__ import annotations
 import math
 import re
 import textwrap
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
 from linearsr.evaluation.legend import legend
-from linearsr.evaluation.records import from_json, per_image_csv, per_image_json, printable, to_csv, to_json
+from linearsr.evaluation.records import printable
 from linearsr.evaluation.results import Evaluation
 from linearsr.evaluation.statistics import Row
 from linearsr.metrics import METRICS
 
-__all__ = [
-    "from_json",
-    "markdown_table",
-    "number",
-    "per_image_csv",
-    "per_image_json",
-    "to_csv",
-    "to_json",
-    "to_latex",
-    "to_markdown",
-    "to_text",
-]
+__all__ = ["markdown_table", "number", "to_latex", "to_markdown", "to_text"]
 
 Rank = Literal["", "best", "second"]
 
@@ -87,12 +76,12 @@ def _interval(low: float | None, high: float | None, digits: int) -> str:
     return "" if low is None or high is None else f" [{low:.{digits}f}, {high:.{digits}f}]"
 
 
-def _ranks(rows: Sequence[Row], metric: str) -> dict[tuple[str, str], Rank]:
-    """Best and second of each dataset, by what is printed."""
+def _ranks(rows: Sequence[Row], metric: str, outside: Collection[str]) -> dict[tuple[str, str], Rank]:
+    """Best and second of each dataset, by what is printed; methods that are `outside` the contest have no rank."""
     found: dict[tuple[str, str], Rank] = {}
     about = METRICS[metric]
     for dataset in dict.fromkeys(row.dataset for row in rows):
-        of_set = [row for row in rows if row.dataset == dataset]
+        of_set = [row for row in rows if row.dataset == dataset and row.method not in outside]
         shown = {r.method: round(r.scores[metric].mean, about.digits) for r in of_set if metric in r.scores}
         shown = {method: value for method, value in shown.items() if not math.isnan(value)}
         order = sorted(set(shown.values()), reverse=not about.lower_better)
@@ -104,8 +93,8 @@ def _ranks(rows: Sequence[Row], metric: str) -> dict[tuple[str, str], Rank]:
     return found
 
 
-def _score_column(rows: Sequence[Row], metric: str, intervals: bool) -> _Column:
-    about, ranks = METRICS[metric], _ranks(rows, metric)
+def _score_column(rows: Sequence[Row], metric: str, intervals: bool, outside: Collection[str]) -> _Column:
+    about, ranks = METRICS[metric], _ranks(rows, metric, outside)
     cells = []
     for row in rows:
         score = row.scores.get(metric)
@@ -140,8 +129,9 @@ def _columns(evaluation: Evaluation, rows: Sequence[Row], intervals: bool, diffe
         _Column(heading="set", cells=tuple(_Cell(text=row.dataset) for row in rows)),
         _Column(heading="method", cells=tuple(_Cell(text=row.method) for row in rows)),
     ]
+    outside = {method.name for method in evaluation.methods if not method.competes}
     for metric in evaluation.metrics:
-        columns.append(_score_column(rows, metric, intervals))
+        columns.append(_score_column(rows, metric, intervals, outside))
         if differences and evaluation.baseline is not None:
             columns += _difference_columns(rows, metric, evaluation.baseline, intervals)
     if any(row.seconds_per_megapixel is not None for row in rows):

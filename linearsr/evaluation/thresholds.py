@@ -25,7 +25,6 @@ Operator = Literal[">=", ">", "<=", "<"]
 _HOLDS: Mapping[str, Callable[[float, float], bool]] = MappingProxyType(
     {">=": operator.ge, ">": operator.gt, "<=": operator.le, "<": operator.lt}
 )
-_OPPOSITE: Mapping[str, str] = MappingProxyType({">=": "<", ">": "<=", "<=": ">", "<": ">="})
 _PART = re.compile(r"\s*([A-Za-z][\w-]*)\s*(>=|<=|=|>|<)\s*([-+]?(?:\d+\.?\d*|\.\d+)(?:[eE][-+]?\d+)?)\s*", re.ASCII)
 _EXAMPLE = "`psnr_y=27,lpips<0.2`; `=` means no worse than"
 _MOST_DIGITS = 17
@@ -63,19 +62,18 @@ class Violation:
 
     @property
     def text(self) -> str:
-        """Such as `Set5, compact, 4 steps: PSNR-Y 26.91 < 27`."""
+        """Such as `Set5, compact, 4 steps: PSNR-Y 26.91, wanted >= 27`."""
         where = f"{self.dataset}, {self.method}: {METRICS[self.metric].title}"
         if self.value is None or math.isnan(self.value):
-            return f"{where} has no value, expected {self.wanted.text}"
-        missed = _OPPOSITE[self.wanted.operator]
-        shown = _shown(self.value, missed, self.wanted.value, METRICS[self.metric].digits)
-        return f"{where} {shown} {missed} {self.wanted.value:.10g}"
+            return f"{where} has no value, wanted {self.wanted.text}"
+        shown = _shown(self.value, self.wanted, METRICS[self.metric].digits)
+        return f"{where} {shown}, wanted {self.wanted.text}"
 
 
-def _shown(value: float, missed: str, wanted: float, digits: int) -> str:
-    """The value with as many decimals as it takes to see that it misses: never `27.00 < 27`."""
+def _shown(value: float, wanted: Threshold, digits: int) -> str:
+    """The value with as many decimals as it takes to see that it misses: never `27.00, wanted >= 27`."""
     texts = (f"{value:.{places}f}" for places in range(digits, _MOST_DIGITS))
-    return next((text for text in texts if _HOLDS[missed](float(text), wanted)), repr(value))
+    return next((text for text in texts if not wanted.passes(float(text))), repr(value))
 
 
 def parse_thresholds(text: str, color: Literal["y", "rgb"] = "y") -> tuple[Threshold, ...]:

@@ -114,7 +114,8 @@ def make_scorers(
         names: keys of `METRICS`, as `parse_metrics` gives them.
         settings: how to score.
         has: which of `reference`, `input` and `tiles` the samples will bring.
-        explicit: whether the user asked for these metrics by name: then one that cannot be computed is an error.
+        explicit: whether the user asked for these metrics by name: then one that cannot be computed is an error, and
+            so is a picture that is too small for one. Else such a picture has no value of it.
 
     Returns:
         Name -> scorer in the order of `names`, and the rest.
@@ -133,7 +134,7 @@ def make_scorers(
         try:
             if metric.needs != "nothing" and metric.needs not in has:
                 raise _lacking(metric)
-            scorers[name] = _named(metric, _build(name, settings))
+            scorers[name] = _named(metric, _build(name, settings), explicit)
         except (ConfigError, WeightsError) as error:
             if explicit or (name == "lpips" and settings.lpips_weights is not None and "reference" in has):
                 raise
@@ -165,13 +166,15 @@ def _lacking(metric: Metric) -> ConfigError:
     return ConfigError(f"{metric.title} has {problem}", hint=hint)
 
 
-def _named(metric: Metric, scorer: Scorer) -> Scorer:
+def _named(metric: Metric, scorer: Scorer, explicit: bool) -> Scorer:
     """The scorer with the metric's name in its errors, and none of the values that are no numbers."""
 
     def checked(sample: Sample) -> float | None:
         try:
             value = scorer(sample)
         except ShapeError as error:
+            if not explicit:
+                return None
             raise ShapeError(f"{metric.title}: {error.message}", hint=error.hint) from error
         if value is not None and value != value:
             raise ImageError(

@@ -6,7 +6,7 @@ import typer
 
 from linearsr_cli import options as o
 from linearsr_cli import options_compare as c
-from linearsr_cli.compare_settings import CompareOptions, check_compare_options, parse_bytes, parse_zoom
+from linearsr_cli.compare_settings import CompareOptions, check_compare_options, parse_bytes, parse_inputs, parse_zoom
 from linearsr_cli.errors import ExitCode
 from linearsr_cli.options_eval import LpipsOption, PairByOption
 from linearsr_cli.output import Output
@@ -19,7 +19,7 @@ EXAMPLES = """Examples:
   linearsr compare before.png after.png -o sheet.png
   linearsr compare bicubic/ mine/ theirs/ --hr clean/ -o sheet.png    with scores
   linearsr compare mine/ theirs/ --lr inputs/ -o report.html          a page with a slider
-  linearsr compare a/ b/ --labels "1 step,4 steps" --limit 4 -o sheet.png
+  linearsr compare "1 step=mine/" "mine, 4 steps=theirs/" --limit 4 -o sheet.png
   linearsr compare a.png b.png -o - | display
 
 A sheet shows whole pictures, a map of how much each differs from the first column, and the places where they
@@ -50,8 +50,9 @@ def compare(
     quiet: o.QuietOption = False,
 ) -> None:
     """Show pictures side by side, with the places where they differ most, on sheets or a page."""
+    paths, names = parse_inputs(inputs, labels)
     options = CompareOptions(
-        inputs=tuple(inputs),
+        inputs=paths,
         output=output,
         hr=hr,
         lr=lr,
@@ -59,7 +60,7 @@ def compare(
         recursive=recursive,
         limit=limit,
         on_exists=on_exists,
-        labels=None if labels is None else tuple(label.strip() for label in labels.split(",")),
+        labels=names,
         title=title,
         places=places,
         crop=crop,

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import typer
 
+from linearsr.errors import ConfigError
 from linearsr_cli import options as o
 from linearsr_cli import options_eval as e
 from linearsr_cli import options_guidance as g
@@ -27,7 +28,12 @@ EXAMPLES = """Examples:
 """
 
 
+NEED_A_MODEL = ("steps", "tags", "cfg_scale", "color_fix", "tile", "dtype", "offload", "seed")
+"""Options that say how a model runs."""
+
+
 def eval(  # noqa: A001 - the command's name
+    ctx: typer.Context,
     hr: e.HrOption,
     sr: e.SrOption = None,
     lr: e.LrOption = None,
@@ -64,10 +70,11 @@ def eval(  # noqa: A001 - the command's name
     differences: e.DifferencesOption = False,
     progress: o.ProgressOption = "auto",
     quiet: o.QuietOption = False,
-    verbose: o.VerboseOption = 0,
 ) -> None:
     """Score pictures, or what models make, against clean pictures."""
-    given = dict(locals())
+    given = {name: value for name, value in locals().items() if name != "ctx"}
+    if not model:
+        _refuse_unused(ctx)
     for name in ("hr", "sr", "lr", "model", "output"):
         given[name] = () if given[name] is None else tuple(given[name])
     given["steps"] = None if steps is None else parse_steps(steps)
@@ -75,6 +82,17 @@ def eval(  # noqa: A001 - the command's name
     given["tile"] = parse_tile(tile)
     given["cfg_scale"] = None if cfg_scale is None else parse_cfg_scale(cfg_scale)
     raise typer.Exit(run(EvalOptions(**given)))
+
+
+def _refuse_unused(ctx: typer.Context) -> None:
+    """Refuse options of models where there is none; what the environment sets for all commands is left alone."""
+    typed = [name for name in NEED_A_MODEL if getattr(ctx.get_parameter_source(name), "name", "") == "COMMANDLINE"]
+    if typed:
+        flags = " and ".join(f"--{name.replace('_', '-')}" for name in typed)
+        raise ConfigError(
+            f"{flags} given without --model: what lies in a folder is made already",
+            hint="drop them, or give `--model compact` and `--lr` or `--degrade`",
+        )
 
 
 def run(options: EvalOptions) -> ExitCode:
@@ -87,7 +105,7 @@ def run(options: EvalOptions) -> ExitCode:
         LinearSRError: something that ends the run before any picture is scored.
     """
     check_eval_options(options)
-    out = Output(quiet=options.quiet, verbose=options.verbose)
+    out = Output(quiet=options.quiet)
     from linearsr_cli.eval_report import report_evaluation
     from linearsr_cli.eval_run import score
 

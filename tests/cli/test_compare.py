@@ -1,105 +1,386 @@
+"""`linearsr compare` through `main`: what it writes, says and returns."""
+
 from __future__ import annotations
 
+import os
+import signal
 from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 from PIL import Image
 
-from linearsr_cli.compare import GAP, comparison_path, side_by_side
+from linearsr.errors import ConfigError
+from linearsr.metrics import psnr
+from linearsr.resize import resize
+from linearsr_cli.compare_job import Run
+from linearsr_cli.compare_plan import make_compare_plan
+from linearsr_cli.compare_settings import CompareOptions, label_inputs, parse_bytes, parse_inputs, parse_zoom
+from linearsr_cli.output import Output
 
 
-def test_compare_shows_bicubic_and_the_result(linearsr, picture):
-    source = picture("a.png", 40, 30)
-    assert linearsr("upscale", "a.png", "--compare", "side.png").code == 0
-    with Image.open("side.png") as image:
-        seen = np.asarray(image.convert("RGB")).astype(int)
-    with Image.open("a_x4.png") as image:
-        result = np.asarray(image).astype(int)
-    strip = seen.shape[0] - 120
-    assert seen.shape[1] == 2 * 160 + GAP
-    assert (seen[strip:, 160 + GAP :] == result).all()
-    bicubic = np.asarray(Image.open(source).resize((160, 120), Image.Resampling.BICUBIC)).astype(int)
-    # Pillow treats the border differently, and clips between its two passes.
-    assert np.abs(seen[strip + 8 : -8, 8:152] - bicubic[8:-8, 8:152]).mean() < 0.5
-    assert np.abs(seen[strip + 8 : -8, 8:152] - result[8:-8, 8:152]).mean() > 5
-    label = seen[:strip]
-    assert label.min() < 80  # there is text
-    assert np.median(label) == 255
+@pytest.fixture
+def put():
+    """Write a made-up picture; those of one seed show the same, with a square of 24 pixels changed by `levels`."""
+
+    def store(name: str, size: tuple[int, int] = (96, 64), *, levels: int = 0, seed: int = 0) -> Path:
+        path = Path(name)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        coarse = np.random.default_rng(seed).integers(60, 180, (8, 12, 3), dtype=np.uint8)
+        array = np.asarray(Image.fromarray(coarse).resize(size, Image.Resampling.BICUBIC)).copy()
+        array[20:44, 48:72] += np.uint8(levels)
+        Image.fromarray(array).save(path)
+        return path
+
+    return store
 
 
-def test_compare_file_gets_the_first_picture_only(linearsr, picture, size_of):
-    picture("a.png", 10, 10)
-    picture("b.png", 20, 20)
-    assert linearsr("upscale", "a.png", "b.png", "-o", "out", "--compare", "side.jpg").code == 0
-    assert size_of("side.jpg")[0] == 80 + GAP
+def open_size(path: str) -> tuple[int, int]:
+    with Image.open(path) as image:
+        image.load()
+        return image.size
 
 
-def test_compare_folder_gets_one_of_each(linearsr, picture):
-    picture("in/a.png")
-    picture("in/sub/a.jpg")
-    assert linearsr("upscale", "in", "-r", "-o", "out", "--compare", "sides").code == 0
-    made = sorted(path.relative_to("sides").as_posix() for path in Path("sides").rglob("*.png"))
-    assert made == ["a.png.compare.png", "sub/a.jpg.compare.png"]
+def as_tensor(path: str) -> torch.Tensor:
+    return torch.from_numpy(np.array(Image.open(path))).permute(2, 0, 1).float() / 255
 
 
-@pytest.mark.parametrize("mode", ["L", "RGBA"])
-def test_compare_takes_gray_and_transparent_pictures(linearsr, picture, mode):
-    picture("a.png", mode=mode)
-    assert linearsr("upscale", "a.png", "--compare", "side.png").code == 0
-    with Image.open("side.png") as image:
-        assert "A" not in image.getbands()
+def images(options: CompareOptions) -> list:
+    """The scenes of a run, as the sheet gets them."""
+    from linearsr_cli.compare_job import _scoring
+    from linearsr_cli.progress import open_progress
+
+    out = Output(quiet=True)
+    scorers, _ = _scoring(options, out)
+    run = Run(plan=make_compare_plan(options), options=options, out=out, scorers=scorers)
+    return list(run.images(open_progress("none", out, files=1, pixels=1)))
 
 
-def test_compare_of_16_bits_is_8_bits(linearsr, tmp_path):
-    Image.fromarray(np.arange(64, dtype=np.uint16).reshape(8, 8) * 1000).save("a.png")
-    assert linearsr("upscale", "a.png", "--compare", "side.png").code == 0
-    from linearsr.image_io import probe
-
-    assert probe(Path("side.png")).bit_depth == 8
+# -- what is made -----------------------------------------------------------------------------------------------------
 
 
-def test_side_by_side_puts_the_halves_where_they_belong():
-    left, right = np.zeros((50, 60, 3), np.float32), np.full((50, 60, 3), 0.5, np.float32)
-    canvas = side_by_side(left, right, ("left", "right"))
-    assert canvas.shape[1] == 120 + GAP
-    body = canvas[-50:]
-    assert (body[:, :60] == 0).all()
-    assert (body[:, 60 : 60 + GAP] == 1).all()
-    assert (body[:, 60 + GAP :] == 0.5).all()
+def test_two_files_make_a_sheet_and_its_path_is_all_of_stdout(run, put):
+    put("a.png"), put("b.png", levels=30)
+    result = run("compare", "a.png", "b.png", "-o", "sheet.png", "--crop", 24, "--zoom", 8)
+    assert (result.code, result.out) == (0, "sheet.png\n")
+    assert "[1/1] a 96x64" in result.err
+    sheet = np.asarray(Image.open("sheet.png"))
+    changed = np.asarray(Image.open("b.png"))[20:44, 48:72].repeat(8, 0).repeat(8, 1)
+    assert (sheet[-12 - 192 : -12, -12 - 192 : -12] == changed).all()
+
+
+def test_the_same_input_makes_the_same_bytes(run, put):
+    put("a/x.png"), put("b/x.png", levels=30)
+    for name in ("1.png", "2.png"):
+        assert run("compare", "a", "b", "-o", name).code == 0
+    assert Path("1.png").read_bytes() == Path("2.png").read_bytes()
+
+
+def test_folders_are_scored_against_clean_pictures_and_inputs(put):
+    put("hr/x.png"), put("a/x.png", levels=10), put("b/x_x4.png", levels=20), put("lr/x.png", (24, 16))
+    options = CompareOptions(inputs=(Path("a"), Path("b")), output="s.png", hr=Path("hr"), lr=Path("lr"), crop=24)
+    (image,) = images(options)
+    assert list(image.pictures) == ["reference", "bicubic", "a", "b"]
+    assert image.places == ((48, 20, 24, 24),)
+    expected = psnr(as_tensor("a/x.png"), as_tensor("hr/x.png"))
+    assert image.scores["a"]["psnr_y"] == pytest.approx(expected, abs=1e-4)
+    assert image.scores["a"]["psnr_y"] > image.scores["b"]["psnr_y"]
+    assert "lr_psnr" in image.scores["bicubic"]
+    assert "reference" not in image.scores
+    enlarged = resize(as_tensor("lr/x.png"), (64, 96)).clamp(0, 1).mul(255).round().byte()
+    assert (image.pictures["bicubic"] == enlarged.permute(1, 2, 0).numpy()).all()
+
+
+def test_smaller_pictures_are_enlarged_and_their_label_says_so(put):
+    put("small/x.png", (24, 16)), put("large/x.png"), put("small/y.png", (30, 20)), put("large/y.png", (120, 80))
+    (first, second) = images(CompareOptions(inputs=(Path("small"), Path("large")), output="s.png"))
+    assert list(first.pictures) == ["small (x4 bicubic)", "large"]
+    assert second.pictures["small (x4 bicubic)"].shape == (80, 120, 3)
+    put("large/y.png", (60, 40))
+    plan = make_compare_plan(CompareOptions(inputs=(Path("small"), Path("large")), output="s.png"))
+    assert list(plan.labels.values()) == ["small (bicubic)", "large"]
+
+
+def test_a_clean_picture_that_the_scale_does_not_divide_is_cut(put):
+    put("hr.png", (98, 67)), put("sr.png", (96, 64))
+    (image,) = images(CompareOptions(inputs=(Path("sr.png"),), output="s.png", hr=Path("hr.png")))
+    assert image.pictures["reference"].shape == (64, 96, 3)
+    assert "cut to 96 x 64" in image.notes
+    assert "psnr_y" in image.scores["sr.png"]
+
+
+def test_lr_psnr_is_that_of_the_whole_result_beside_a_smaller_reference(put):
+    put("sr.png", (288, 288)), put("cut.png", (288, 288))
+    cut = Image.open("cut.png").crop((0, 0, 287, 286))
+    cut.save("hr.png")
+    shrunk = resize(as_tensor("sr.png"), (72, 72)).clamp(0, 1).mul(255).round().byte()
+    Image.fromarray(shrunk.permute(1, 2, 0).numpy()).save("lr.png")
+    options = {"inputs": (Path("sr.png"),), "output": "s.png", "lr": Path("lr.png"), "metrics": "lr_psnr"}
+    (alone,) = images(CompareOptions(**options))
+    (beside,) = images(CompareOptions(**options, hr=Path("hr.png")))
+    assert beside.pictures["reference"].shape == (286, 287, 3)
+    assert alone.scores["sr.png"] == beside.scores["sr.png"] == {"lr_psnr": float("inf")}
+    reference, part = as_tensor("hr.png"), as_tensor("sr.png")[:, :286, :287]
+    (scored,) = images(CompareOptions(inputs=(Path("sr.png"),), output="s.png", hr=Path("hr.png"), metrics="psnr"))
+    assert scored.scores["sr.png"]["psnr_y"] == psnr(part, reference) == float("inf")
+
+
+def test_nothing_is_scored_against_an_enlarged_reference(put):
+    put("hr.png", (48, 32)), put("sr.png", (96, 64))
+    (image,) = images(CompareOptions(inputs=(Path("sr.png"),), output="s.png", hr=Path("hr.png")))
+    assert image.scores["sr.png"] == {}
+    assert any("smaller" in note for note in image.notes)
+
+
+def test_many_pictures_go_to_further_sheets(run, put):
+    for name in "pqr":
+        put(f"a/{name}.png"), put(f"b/{name}.png", levels=20)
+    result = run("compare", "a", "b", "-o", "s.png", "--rows", 2, "--json")
+    assert [line["event"] for line in result.lines] == ["sheet", "sheet", "summary"]
+    assert [line["images"] for line in result.lines[:2]] == [2, 1]
+    assert [line["output"] for line in result.lines[:2]] == ["s.png", "s-2.png"]
+    assert result.lines[0]["bytes"] == Path("s.png").stat().st_size
+    assert result.lines[2] == {"event": "summary", "done": 3, "failed": 0, "exit_code": 0}
+    assert open_size("s.png")[1] > 1.8 * open_size("s-2.png")[1]
+
+
+def test_a_page_is_one_file_of_limited_size(run, put):
+    for name in "pq":
+        put(f"a/{name}.png"), put(f"b/{name}.png", levels=20), put(f"hr/{name}.png")
+    result = run("compare", "a", "b", "--hr", "hr", "-o", "r.html", "--max-size", "200kB", "--title", "A & B", "--json")
+    page = Path("r.html").read_text(encoding="utf-8")
+    assert result.code == 0
+    assert result.lines[0]["bytes"] == len(page.encode()) <= 200_000
+    assert result.lines[0]["images"] == 2
+    assert "A &amp; B" in page
+    assert "PSNR-Y" in page
+    assert run("compare", "one, a=a", "b", "--hr", "hr", "-o", "usual.html", "-q").code == 0
+    assert "<title>one, a \u00b7 b</title>" in Path("usual.html").read_text(encoding="utf-8")
+
+
+def test_stdout_gets_one_png_and_nothing_else(put, capfdbinary):
+    from linearsr_cli.app import main
+
+    put("a.png"), put("b.png", levels=9)
+    assert main(["compare", "a.png", "b.png", "-o", "-", "--json"]) == 0
+    out, err = capfdbinary.readouterr()
+    Path("got.png").write_bytes(out)
+    assert out.startswith(b"\x89PNG")
+    assert out.endswith(b"IEND\xaeB`\x82")
+    assert open_size("got.png")[0] > 150
+    assert b'"event": "sheet", "output": null' in err
+
+
+@pytest.mark.parametrize(("name", "kind"), [("s.jpg", "JPEG"), ("s.webp", "WEBP"), ("S.PNG", "PNG")])
+def test_the_ending_gives_the_format(run, put, name, kind):
+    put("a.png"), put("b.png", levels=9)
+    assert run("compare", "a.png", "b.png", "-o", name, "-q").err == ""
+    with Image.open(name) as image:
+        assert image.format == kind
+
+
+def test_equal_gray_and_16_bit_pictures_are_compared(run):
+    deep = np.arange(64 * 64, dtype=np.uint16).reshape(64, 64) * 16
+    Image.fromarray(deep).save("deep.png")
+    Image.fromarray((deep // 257).astype(np.uint8)).save("gray.png")
+    options = CompareOptions(inputs=(Path("deep.png"), Path("gray.png")), output="s.png")
+    (image,) = images(options)
+    assert image.notes == ("16-bit pictures rounded to 8 bits", "gray pictures repeated to three channels")
+    Image.open("gray.png").save("again.png")
+    assert run("compare", "gray.png", "again.png", "-o", "s.png").code == 0
+
+
+def test_a_definition_never_speaks_of_a_border_that_is_not_cut(put):
+    from linearsr.metrics import METRICS
+    from linearsr_cli.compare_job import _scoring
+
+    names = [name for name, metric in METRICS.items() if metric.needs == "reference" and not metric.package]
+    options = CompareOptions(inputs=(put("a.png"),), output="r.html", hr=put("b.png"), metrics=",".join(names))
+    _, columns = _scoring(options, Output(quiet=True))
+    assert [column.name for column in columns] == names
+    assert all("no border cut" in column.definition for column in columns)
+    assert not any("every side" in column.definition for column in columns)
+
+
+@pytest.mark.parametrize(("signum", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+@pytest.mark.parametrize("name", ["s.png", "r.html"])
+def test_a_signal_ends_with_a_summary_and_whole_sheets(run, put, monkeypatch, signum, code, name):
+    for picture in "pqr":
+        put(f"a/{picture}.png"), put(f"b/{picture}.png", levels=20)
+    whole = Run.image
+
+    def stop_at_the_second(self, scene):
+        if scene.name == "q":
+            os.kill(os.getpid(), signum)
+        return whole(self, scene)
+
+    monkeypatch.setattr(Run, "image", stop_at_the_second)
+    rows = ("--rows", 1) if name == "s.png" else ()
+    result = run("compare", "a", "b", "-o", name, *rows, "--json")
+    assert result.code == code
+    assert result.lines[-1] == {"event": "summary", "done": 1, "failed": 0, "exit_code": code}
+    assert [line["event"] for line in result.lines[:-1]] == ["sheet"] * len(rows[:1])
+    assert [path.name for path in Path().glob("*.*")] == (["s.png"] if rows else [])
+    assert "1 done, 0 failed" in result.err
+
+
+# -- bad input --------------------------------------------------------------------------------------------------------
+
+
+def test_one_corrupt_picture_is_named_and_the_rest_done(run, put):
+    for name in "pqr":
+        put(f"a/{name}.png"), put(f"b/{name}.png", levels=20)
+    Path("b/q.png").write_bytes(Path("b/q.png").read_bytes()[:90])
+    Path("a/r.png").write_bytes(b"nothing")
+    result = run("compare", "a", "b", "-o", "s.png", "--json")
+    assert result.code == 3
+    failed = {line["image"] for line in result.lines if line["event"] == "picture"}
+    assert failed == {"q", "r"}
+    assert result.lines[-1] == {"event": "summary", "done": 1, "failed": 2, "exit_code": 3}
+    assert "b/q.png" in result.err
+    assert open_size("s.png")
+
+
+@pytest.mark.parametrize("name", ["s.png", "r.html"])
+def test_nothing_is_written_when_every_picture_is_corrupt(run, put, name):
+    put("a/x.png"), put("b/x.png")
+    Path("b/x.png").write_bytes(Path("b/x.png").read_bytes()[:90])
+    assert run("compare", "a", "b", "-o", name).code == 4
+    assert not Path(name).exists()
+
+
+def test_other_proportions_are_listed_before_any_work(run, put):
+    for name in "pq":
+        put(f"a/{name}.png", (96, 64)), put(f"b/{name}.png", (64, 96))
+    put("a/r.png"), put("b/r.png")
+    result = run("compare", "a", "b", "-o", "s.png")
+    assert result.code == 2
+    for path in ("a/p.png", "b/p.png", "a/q.png", "b/q.png"):
+        assert path in result.err
+    assert "r.png" not in result.err
+    assert not Path("s.png").exists()
+
+
+def test_names_that_do_not_pair_are_listed_and_order_pairs_them(run, put):
+    put("a/x.png"), put("b/other.png")
+    result = run("compare", "a", "b", "-o", "s.png")
+    assert result.code == 2
+    assert "other" in result.err
+    assert run("compare", "a", "b", "-o", "s.png", "--pair-by", "order").code == 0
+
+
+def test_what_is_there_is_never_replaced_unasked(run, put):
+    put("a/x.png"), put("b/x.png"), put("a/y.png"), put("b/y.png")
+    Path("s-2.png").write_text("mine")
+    words = ("compare", "a", "b", "-o", "s.png", "--rows", 1)
+    result = run(*words)
+    assert result.code == 2
+    assert "output is 's-2.png', which exists already" in result.err
+    assert not Path("s.png").exists()
+    assert run(*words, "--on-exists", "overwrite").code == 0
+    assert open_size("s-2.png")
+    before = Path("a/x.png").read_bytes()
+    assert run("compare", "a", "b", "-o", "a/x.png", "--on-exists", "overwrite").code == 2
+    assert Path("a/x.png").read_bytes() == before
 
 
 @pytest.mark.parametrize(
-    ("wanted", "written", "expected"),
+    ("words", "said"),
     [
-        (None, False, None),
-        ("side.png", False, "side.png"),
-        ("side.png", True, None),
-        ("sides", False, "sides/sub/a.jpg.compare.png"),
-        ("sides", True, "sides/sub/a.jpg.compare.png"),
-        ("there.png", True, "there.png/sub/a.jpg.compare.png"),
+        (("a.png", "-o", "s.png"), "expected two or more"),
+        (("a.png", "b.png", "-o", "s.gif"), "expected a name ending in .png"),
+        (("a.png", "b.png", "-o", "s"), ".html (a page)"),
+        (("a.png", "nothing.png", "-o", "s.png"), "'nothing.png' does not exist"),
+        (("a.png", ".", "-o", "s.png"), "'a.png' is a file and '.' a folder"),
+        (("a.png", "./a.png", "-o", "s.png"), "'a.png' is named twice, expected different"),
+        (("one=a.png", "two=a.png", "-o", "s.png"), "'a.png' is named twice"),
+        (("a.png", "y/../a.png", "-o", "s.png"), "'a.png' and 'y/../a.png' are the same"),
+        (("x=a.png", "x=b.png", "-o", "s.png"), "label is 'x'"),
+        (("x=a.png", "b.png", "--labels", "x,y", "-o", "s.png"), "--labels and NAME=PATH are both given"),
+        (("x=none.png", "b.png", "-o", "s.png"), "'none.png' does not exist"),
+        (("x", "y", "-o", "s.png"), "x holds no picture"),
+        (("y", "x", "-o", "s.png"), "x holds no picture"),
+        (("a.png", "b.png", "--labels", "x", "-o", "s.png"), "1 labels for 2 inputs"),
+        (("a.png", "b.png", "--labels", "x,x", "-o", "s.png"), "label is 'x'"),
+        (("a.png", "b.png", "--hr", "a.png", "--labels", "x,reference", "-o", "s.png"), "label is 'reference'"),
+        (("a.png", "b.png", "--zoom", "9", "-o", "s.png"), "zoom is '9'"),
+        (("a.png", "b.png", "--zoom", "2", "-o", "r.html"), "--zoom and --rows are of sheets"),
+        (("a.png", "b.png", "--max-size", "1MB", "-o", "s.png"), "--max-size is of a page"),
+        (("a.png", "b.png", "--max-size", "big", "-o", "r.html"), "size is 'big'"),
+        (("a.png", "b.png", "--crop", "4", "-o", "s.png"), "crop is 4, expected at least 8"),
+        (("a.png", "b.png", "--metrics", "psnr", "-o", "s.png"), "PSNR-Y has no original"),
+        (("a.png", "b.png", "--metrics", "psrn", "-o", "s.png"), "metric 'psrn' is unknown"),
+        (("a.png", "b.png", "-o", "no/s.png"), "its folder is not there"),
     ],
 )
-def test_comparison_path(wanted, written, expected):
-    Path("there.png").mkdir()
-    path = comparison_path(wanted, Path("sub/a.jpg"), written)
-    assert (None if path is None else path.as_posix()) == expected
-
-
-def test_compare_never_replaces_a_file_unasked(linearsr, picture, size_of):
-    picture("a.png", 12, 8)
-    picture("side.png", 3, 3)
-    result = linearsr("upscale", "a.png", "--compare", "side.png")
+def test_wrong_use_is_told_before_any_work(run, put, words, said):
+    put("a.png"), put("b.png"), put("y/c.png")
+    Path("x").mkdir()
+    result = run("compare", *words)
     assert result.code == 2
-    assert "compare is 'side.png', which exists already" in result.err
-    assert size_of("side.png") == (3, 3)
-    assert linearsr("upscale", "a.png", "--compare", "side.png", "--on-exists", "overwrite").code == 0
-    assert size_of("side.png") != (3, 3)
+    assert said in result.err
+    assert result.out == ""
+    assert not any(Path(name).exists() for name in ("s.png", "s.gif", "s", "r.html"))
 
 
-def test_a_comparison_that_cannot_be_written_does_not_fail_the_result(linearsr, picture):
-    picture("a.png", 12, 8)
-    result = linearsr("upscale", "a.png", "--compare", "a.png/side.png", "--json")
-    assert result.code == 0
-    assert result.lines[0]["status"] == "done"
-    assert "no comparison of a.png" in result.err
+def test_a_metric_asked_for_without_its_weights_is_exit_5(run, put):
+    put("a.png"), put("b.png")
+    words = ("compare", "a.png", "--hr", "b.png", "-o", "s.png", "--lpips-weights", "none.safetensors")
+    assert run(*words, "--metrics", "lpips").code == 5
+    assert not Path("s.png").exists()
+
+
+def test_several_sheets_do_not_fit_stdout(run, put):
+    put("a/x.png"), put("b/x.png"), put("a/y.png"), put("b/y.png")
+    result = run("compare", "a", "b", "-o", "-", "--rows", 1)
+    assert result.code == 2
+    assert "2 pictures are 2 sheets" in result.err
+
+
+# -- values -----------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("text", "count"), [("6MB", 6_000_000), ("1.5 GB", 1_500_000_000), ("800kb", 800_000), ("700", 700)]
+)
+def test_parse_bytes(text, count):
+    assert parse_bytes(text) == count
+
+
+@pytest.mark.parametrize("text", ["", "MB", "-1MB", "6 MiB", "0", "1e3"])
+def test_parse_bytes_refuses_the_rest(text):
+    with pytest.raises(ConfigError, match="expected a number with kB, MB or GB"):
+        parse_bytes(text)
+
+
+def test_parse_zoom():
+    assert [parse_zoom(text) for text in (None, "auto", "1", "8")] == [None, None, 1, 8]
+    for text in ("0", "2.5", "", "x"):
+        with pytest.raises(ConfigError, match="from 1 to 8"):
+            parse_zoom(text)
+
+
+def test_labels_are_names_with_as_much_above_as_tells_them_apart():
+    def labels(*paths: str) -> tuple[str, ...]:
+        return label_inputs(CompareOptions(inputs=tuple(map(Path, paths)), output="s.png"))
+
+    assert labels("x/a", "y/b") == ("a", "b")
+    assert labels("one/a.png", "two/a.png") == ("one/a.png", "two/a.png")
+    assert labels("1/out/x4", "2/out/x4") == ("1/out/x4", "2/out/x4")
+
+
+def test_a_label_is_given_with_its_path_and_may_hold_commas_and_equals_signs(put):
+    assert parse_inputs(["bicubic=a", "compact, 4 steps=b=c", "d"], None) == (
+        (Path("a"), Path("b=c"), Path("d")),
+        ("bicubic", "compact, 4 steps", None),
+    )
+    put("x=1/a.png")  # what exists is a path, as for `linearsr eval --sr`
+    assert parse_inputs(["x=1", "=a", "b="], None) == ((Path("x=1"), Path("=a"), Path("b=")), None)
+    assert parse_inputs(["a", "b"], "one , two") == ((Path("a"), Path("b")), ("one", "two"))
+    options = CompareOptions(
+        inputs=(Path("one/out"), Path("two/out")), output="s.png", labels=("compact, 4 steps", None)
+    )
+    assert label_inputs(options) == ("compact, 4 steps", "out")
+    put("one/out/a.png"), put("two/out/a.png", levels=9)
+    assert list(images(options)[0].pictures) == ["compact, 4 steps", "out"]

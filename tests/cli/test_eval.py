@@ -115,7 +115,7 @@ def test_a_changed_picture_alone_is_scored_again(run, clean: Path, results: Path
 
 @pytest.mark.parametrize(
     ("kind", "start"),
-    [("md", "|"), ("csv", "dataset,method"), ("latex", "\\begin{"), ("json", "{"), ("table", "")],
+    [("md", "| set"), ("csv", "dataset,method"), ("latex", "\\begin{"), ("json", "{"), ("table", "PSNR-Y")],
 )
 def test_formats_on_stdout(run, clean: Path, results: Path, kind: str, start: str) -> None:
     result = run("eval", "--sr", results, "--hr", clean, "-f", kind, *FAST)
@@ -197,7 +197,6 @@ def test_cropping_to_the_scale_is_said_once(run, clean: Path) -> None:
 
 
 def test_missing_weights_skip_a_metric_unless_it_is_asked_for(run, clean: Path, results: Path) -> None:
-    pytest.importorskip("torch")
     command = ("eval", "--sr", results, "--hr", clean, "--no-cache")
     result = run(*command)
     skipped = {item["name"] for item in table(result)["skipped"]}
@@ -224,6 +223,13 @@ def test_missing_weights_skip_a_metric_unless_it_is_asked_for(run, clean: Path, 
         (("--sr", "clean", "-o", "scores.doc"), "scores.doc"),
         (("--sr", "clean", "--save", "kept"), "--save needs --model"),
         (("--sr", "clean", "--bootstrap", "5"), "bootstrap is 5"),
+        (("--sr", "clean", "--steps", "3"), "--steps given without --model"),
+        (("--sr", "clean", "--tags", "clean", "--tile", "64"), "--tags and --tile given without --model"),
+        (("--sr", "clean", "--degrade-seed", "3"), "--degrade-seed needs --degrade"),
+        (("--sr", "clean", "--device", "abacus"), "abacus"),
+        (("--sr", "clean", "--metrics", "psnr", "--fail-under", "lr_psnr=10"), "lr_psnr"),
+        (("--sr", "clean", "--metrics", "lr_psnr", "--fail-under", "lr_psnr=10"), "no input"),
+        (("--model", "compact", "--degrade", "bicubic", "--model", "compact"), "two rows are called"),
     ],
 )
 def test_bad_options_say_what_is_expected(run, clean: Path, words: tuple[str, ...], said: str) -> None:
@@ -260,3 +266,78 @@ def test_differences_are_taken_picture_by_picture(run, clean: Path) -> None:
     )
     assert gain["better"] + gain["worse"] + gain["ties"] == 3
     assert not rows["bicubic"]["differences"]
+
+
+def test_the_environment_of_all_commands_is_no_error(
+    run, clean: Path, results: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("LINEARSR_STEPS", "1")
+    monkeypatch.setenv("LINEARSR_FORMAT", "png")
+    monkeypatch.setenv("LINEARSR_CACHE", str(clean.parent / "cache"))
+    assert run("eval", "--sr", results, "--hr", clean, "--metrics", "psnr").code == 0
+    assert list((clean.parent / "cache" / "eval").rglob("*.json"))
+
+
+def test_folders_are_compared_with_the_first_or_the_one_named(run, clean: Path, results: Path, tmp_path: Path) -> None:
+    shutil.copytree(clean, tmp_path / "equal")
+    command = ("eval", "--sr", "a=results", "--sr", "b=equal", "--hr", clean, *FAST)
+    assert table(run(*command))["baseline"] == "a"
+    named = table(run(*command, "--baseline", "b"))
+    assert named["baseline"] == "b"
+    rows = {row["method"]: row for row in named["rows"]}
+    assert rows["a"]["differences"]["ssim_y"]["worse"] == 3
+    assert run(*command, "--baseline", "c").code == 2
+
+
+def test_models_in_folders_of_one_name_are_told_apart_by_names(run, clean: Path, tiny_checkpoint: Path) -> None:
+    command = ("eval", "--hr", clean, "--degrade", "bicubic", "--steps", 1, "--tags", "none", *FAST)
+    found = table(run(*command, "--model", f"mine={tiny_checkpoint}", "--model", "theirs=compact"))
+    assert list(means(found)) == ["bicubic", "mine, 1 step", "theirs, 1 step"]
+
+
+def test_a_scale_that_is_not_known_is_said(run, clean: Path, results: Path) -> None:
+    unknown = run("eval", "--sr", results, "--hr", clean, *FAST)
+    assert "scale of these results is not known" in unknown.err
+    assert table(unknown)["protocol"]["scale"] is None
+    assert table(unknown)["protocol"]["crop_border"] == 1
+    said = run("eval", "--sr", results, "--hr", clean, "--scale", 4, *FAST)
+    assert "not known" not in said.err
+    assert table(said)["protocol"]["crop_border"] == 4
+
+
+def test_what_differs_from_a_protocol_stands_beside_the_numbers(run, clean: Path, results: Path) -> None:
+    command = ("eval", "--sr", results, "--hr", clean, "--protocol", "classical-x4", "--no-cache")
+    plain = table(run(*command, "--metrics", "ssim,psnr"))["protocol"]["remarks"]
+    changed = table(run(*command, "--crop-border", 0, "--y-range", "full", "--degrade", "real"))["protocol"]["remarks"]
+    told = [remark for remark in changed if remark not in plain]
+    assert len(told) == 3
+    for said in ("crop-border is 0", "y-range is full", "inputs are real, not bicubic"):
+        assert said in " ".join(told)
+
+
+def test_pictures_too_small_for_a_score_count_in_none_of_its_means(run, clean: Path, results: Path) -> None:
+    for folder in (clean, results):
+        Image.open(folder / "bridge.png").crop((0, 0, 9, 9)).save(folder / "bridge.png")
+    found = table(run("eval", "--sr", results, "--hr", clean, "--no-cache"))
+    (row,) = found["rows"]
+    assert (row["num_images"], row["scores"]["psnr_y"]["num"], row["scores"]["ssim_y"]["num"]) == (3, 3, 2)
+    assert any("SSIM-Y: 1 pictures are too small" in note for note in found["notes"])
+    asked = run("eval", "--sr", results, "--hr", clean, "--metrics", "ssim", "--no-cache")
+    assert asked.code == 3
+    assert "SSIM-Y" in asked.err
+
+
+def test_nothing_scored_is_exit_code_4(run, clean: Path, results: Path) -> None:
+    for path in results.iterdir():
+        path.write_bytes(path.read_bytes()[:60])
+    result = run("eval", "--sr", results, "--hr", clean, *FAST)
+    assert (result.code, result.out) == (4, "")
+
+
+def test_saving_where_nothing_can_be_written_is_found_first(run, clean: Path, tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("x")
+    command = ("eval", "--model", "compact", "--steps", 1, "--hr", clean, "--degrade", "bicubic", *FAST)
+    result = run(*command, "--save", tmp_path / "file")
+    assert result.code != 0
+    assert "expected a folder" in result.err
+    assert "wrote" not in result.err

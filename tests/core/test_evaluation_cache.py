@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import math
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -11,10 +12,11 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
+from linearsr.atomic import write_bytes
 from linearsr.errors import ImageError
 from linearsr.evaluation import cache as module
 from linearsr.evaluation.cache import ScoreCache, default_eval_cache, file_digest, key_of, metric_keys, source_digest
-from linearsr.metrics import ScoreSettings
+from linearsr.metrics import METRICS, ScoreSettings
 
 VALUES = st.recursive(
     st.none()
@@ -60,6 +62,15 @@ def test_damaged_entries_count_as_not_there(tmp_path: Path, damage: str) -> None
 
     assert cache.get(key) is None
     assert cache.put(key, {"a": 2}) and cache.get(key) == {"a": 2}
+
+
+def test_storing_waits_for_no_disk(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    synced: list[int] = []
+    monkeypatch.setattr("os.fsync", synced.append)
+
+    assert ScoreCache(tmp_path).put("ab" * 32, {"a": 1}) and not synced
+    write_bytes(tmp_path / "other", b"1")
+    assert synced  # of the file, and of its folder
 
 
 def test_an_entry_of_another_key_is_refused(tmp_path: Path) -> None:
@@ -109,8 +120,18 @@ def test_source_digest_follows_code_and_torch(tmp_path: Path, monkeypatch: pytes
         (tmp_path / "in" / "code.py").write_text("x = 2\n")
         changed = digest()
         assert changed != before
+        (tmp_path / "tags").mkdir()
+        (tmp_path / "tags" / "words.txt").write_text("cat\n")
+        words = digest()
         monkeypatch.setattr(torch, "__version__", "0.0")
-        assert digest() != changed
+        other_torch = digest()
+        assert len({before, changed, words, other_torch}) == 4
+        for package in module.PACKAGES:
+            with monkeypatch.context() as patch:
+                patch.setattr(module, "_version", lambda name, package=package: "0.0" if name == package else "1.0")
+                changed_package = digest()
+                patch.setattr(module, "_version", lambda name: "1.0")
+                assert changed_package != digest(), package
     finally:
         source_digest.cache_clear()
 
@@ -129,6 +150,34 @@ def test_metric_keys_follow_what_decides_the_value(tmp_path: Path, monkeypatch: 
     assert plain["psnr_y"] == weights["psnr_y"] == others["psnr_y"]
     assert len({plain["lpips"], weights["lpips"], others["lpips"]}) == 3
     assert metric_keys(names, ScoreSettings())["lpips"] == others["lpips"]
+
+
+@pytest.mark.parametrize("name", sorted(METRICS))
+def test_a_metrics_key_follows_every_part_of_it(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    def key(settings: ScoreSettings | None = None) -> str:
+        return metric_keys((name,), ScoreSettings() if settings is None else settings)[name]
+
+    metric, keys = METRICS[name], {key()}
+    keys |= {key(ScoreSettings(crop_border=1)), key(ScoreSettings(y_range="full"))}
+    for attribute, value in (
+        ("METRICS", {**METRICS, name: replace(metric, definition="another")}),
+        ("source_digest", lambda *patterns: "another"),
+    ):
+        with monkeypatch.context() as patch:
+            patch.setattr(module, attribute, value)
+            keys.add(key())
+    of_package = {key(), key(ScoreSettings(device="cuda"))}
+    with monkeypatch.context() as patch:
+        patch.setattr(module, "source_digest", lambda *patterns: "one")
+        patch.setattr(module, "_version", lambda package: "another")
+        with_version = key()
+        patch.setattr(module, "_version", lambda package: "one more")
+        of_package_version = {with_version, key()}
+
+    assert len(keys) == 5
+    assert len(of_package) == len(of_package_version) == (2 if metric.package else 1)
+    monkeypatch.setattr(module, "METRICS", {"one": metric, "two": metric})
+    assert len({*metric_keys(("one", "two"), ScoreSettings()).values()}) == 2
 
 
 def test_the_default_folder_follows_the_environment(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import hashlib
+import json
+import shutil
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -13,14 +16,16 @@ from PIL import Image
 import linearsr
 from linearsr import Upscaler
 from linearsr.errors import ConfigError, WeightsError
+from linearsr.evaluation import models
+from linearsr.evaluation.making import Input
 from linearsr.evaluation.methods import (
     FILTERS,
-    Input,
     autoencoder_ceiling,
     folder_method,
     interpolation,
     model_methods,
 )
+from linearsr.evaluation.model_facts import _version_of
 from linearsr.evaluation.pictures import eight_bits, read_input, read_picture
 from linearsr.resize import resize
 
@@ -138,11 +143,13 @@ def test_info_says_all_that_decides_a_result() -> None:
         "config_sha256": hashlib.sha256(CONFIG.read_bytes()).hexdigest(),
         "device": "cpu",
         "dtype": "fp32",
+        "threads": torch.get_num_threads(),
         "linearsr": linearsr.__version__,
         "seed": 5,
         "tags": "jpeg",
         "cfg_scale": 2.0,
         "tile": 128,
+        "tile_px": 128,
         "color_fix": "adain",
         "steps": 1,
     }
@@ -195,6 +202,64 @@ def test_weights_are_loaded_before_the_clock_starts_and_once(
     assert loaded == [(16, 0), (20, 1), (16, 1), (20, 1), (20, 1)]
 
 
+def test_seconds_are_of_the_result_alone(tiny_checkpoint: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    clock = 0.0
+
+    def passes(seconds: float) -> None:
+        nonlocal clock
+        clock += seconds
+
+    upscale, wait = Upscaler.upscale_tensor, iter((100.0, 0.25))  # the queue is full before, and has the result after
+
+    def slow(self: Upscaler, lr: torch.Tensor, **settings: object) -> torch.Tensor:
+        passes(1000.0 if lr.shape[2] == models.WARM_UP_PX else 1.0)
+        return upscale(self, lr, **settings)
+
+    monkeypatch.setattr(models, "time", SimpleNamespace(perf_counter=lambda: clock))
+    monkeypatch.setattr(models, "_wait", lambda device: passes(next(wait)))
+    monkeypatch.setattr(Upscaler, "upscale_tensor", slow)
+
+    made = model_methods(tiny_checkpoint, [1], device="cpu")[0](sample(picture()))
+
+    assert made.seconds == 1.25
+
+
+def test_settings_tell_what_the_machine_decides(tiny_checkpoint: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def settings(**options) -> dict:
+        return dict(model_methods("compact", [1], device="cpu", **options)[0].info.settings)
+
+    plain = settings()
+    assert plain["tile_px"] == Upscaler.from_pretrained("compact", device="cpu").config.sampling.tile
+    assert (settings(tile="off")["tile_px"], settings(tile=96)["tile_px"]) == (None, 96)
+
+    monkeypatch.setattr("linearsr.engine.free_memory", lambda device: 2**24)
+    assert settings()["tile_px"] < plain["tile_px"]
+    monkeypatch.setattr(torch, "get_num_threads", lambda: 77)
+    assert settings()["threads"] == 77
+
+
+def test_components_outside_the_checkpoint_are_told_by_what_they_hold(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder, commit = tmp_path / "dc-ae", "0123456789" * 4
+    (folder / "in").mkdir(parents=True)
+    (folder / "in" / "weights").write_bytes(b"1")
+    first = _version_of(str(folder))
+    (folder / "in" / "weights").write_bytes(b"2")
+    second = _version_of(str(folder))
+    (folder / "in" / "weights").rename(folder / "weights")
+    assert len({first, second, _version_of(str(folder))}) == 3
+
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path / "hub"))
+    assert _version_of("owner/name") == "owner/name"
+    repo = tmp_path / "hub" / "models--owner--name"
+    (repo / "refs").mkdir(parents=True)
+    (repo / "refs" / "main").write_text(commit)
+    (repo / "snapshots" / commit).mkdir(parents=True)
+    (repo / "snapshots" / commit / "config.json").write_text("{}")
+    assert _version_of("owner/name") == f"owner/name {commit}"
+
+
 def test_settings_that_do_not_fit_are_found_before_any_picture(tiny_checkpoint: Path) -> None:
     with pytest.raises(ConfigError, match="tile is 65"):
         model_methods(tiny_checkpoint, [1], tile=65, device="cpu")
@@ -238,6 +303,27 @@ def test_the_ceiling_is_the_autoencoder_alone(paper_model: Path) -> None:
     assert (method.info.name, method.info.kind, method.reads) == ("stand-in autoencoder", "baseline", "reference")
     with pytest.raises(ConfigError, match="needs the clean picture"):
         method(Input(image="x", size=(90, 70)))
+
+
+@pytest.mark.slow
+def test_a_component_that_changes_changes_the_settings(paper_model: Path, tmp_path: Path) -> None:
+    folder = shutil.copytree(paper_model, tmp_path / "copy")
+    config = json.loads((folder / "config.json").read_text())
+    inside = config["autoencoder"]["source"]
+    outside = shutil.copytree(folder / inside, tmp_path / "outside")
+
+    def settings() -> dict:
+        return dict(autoencoder_ceiling(folder, device="cpu").info.settings)
+
+    assert inside.startswith("./") and "autoencoder" not in settings()
+    config["autoencoder"]["source"] = str(outside)
+    (folder / "config.json").write_text(json.dumps(config))
+    before = settings()
+    next(outside.rglob("*.safetensors")).write_bytes(b"others")
+    after = settings()
+
+    assert {name for name in before if before[name] != after[name]} == {"autoencoder"}
+    assert before["sees"] == "the clean picture"
 
 
 @pytest.mark.slow

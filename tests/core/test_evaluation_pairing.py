@@ -12,7 +12,8 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from linearsr.errors import ConfigError
-from linearsr.evaluation.pairing import NAMED, PairedSet, check_sizes, distinct_names, pair_folders
+from linearsr.evaluation.matching import NAMED
+from linearsr.evaluation.pairing import PairedSet, check_sizes, distinct_names, pair_folders
 
 NAMES = st.text("abX4_x1HRGT.", min_size=1, max_size=8).filter(lambda name: name.strip(".") == name)
 
@@ -72,18 +73,36 @@ def test_equal_stems_pair_whatever_their_endings(tmp_path: Path) -> None:
         ("baby_GT", "baby_SR"),
         ("img_001_SRF_4_HR", "img_001_SRF_4_LR"),
         ("a.b_HR_x4", "a.b_LR_x4"),
+        ("baby_SR", "baby_x4"),
+        ("baby_x2", "baby_x4"),
     ],
 )
 def test_one_known_ending_may_differ(tmp_path: Path, clean: str, made: str) -> None:
     paired = pair(touch(tmp_path / "hr", f"{clean}.png"), touch(tmp_path / "sr", f"{made}.png"))
 
     assert names_of(paired) == {clean: f"{made}.png"}
+    assert names_of(pair(tmp_path / "sr", tmp_path / "hr")) == {made: f"{clean}.png"}
 
 
 def test_an_exact_name_wins_over_a_shortened_one(tmp_path: Path) -> None:
     paired = pair(touch(tmp_path / "hr", "a.png", "a_x4.png"), touch(tmp_path / "sr", "a_x4.png", "a_SR.png"))
 
     assert names_of(paired) == {"a": "a_SR.png", "a_x4": "a_x4.png"}
+
+
+def test_a_nearer_name_wins_over_a_farther_one(tmp_path: Path) -> None:
+    a, b = touch(tmp_path / "a", "a.png", "a_x2.png"), touch(tmp_path / "b", "a_SR.png", "a_x2_SR.png")
+
+    assert names_of(pair(a, b)) == {"a": "a_SR.png", "a_x2": "a_x2_SR.png"}
+    assert names_of(pair(b, a)) == {"a_SR": "a.png", "a_x2_SR": "a_x2.png"}
+
+
+@pytest.mark.parametrize("turned", [False, True])
+def test_two_that_fit_are_ambiguous_whichever_folder_is_first(tmp_path: Path, turned: bool) -> None:
+    folders = touch(tmp_path / "one", "a_x4.png"), touch(tmp_path / "two", "a_SR.png", "a_out.png")
+
+    with pytest.raises(ConfigError, match="ambiguous in"):
+        pair(*(folders[::-1] if turned else folders))
 
 
 def test_upper_and_lower_case_are_told_apart(tmp_path: Path) -> None:
@@ -155,6 +174,14 @@ def test_order_pairs_by_place_and_refuses_other_counts(tmp_path: Path) -> None:
         pair(hr, sr, by="order")
 
 
+def test_order_reads_digits_as_numbers(tmp_path: Path) -> None:
+    hr = touch(tmp_path / "hr", *(f"img{i}.png" for i in range(1, 13)))
+    sr = touch(tmp_path / "sr", *(f"{i:04}.png" for i in range(1, 13)))
+
+    assert names_of(pair(hr, sr, by="order")) == {f"img{i}": f"{i:04}.png" for i in range(1, 13)}
+    assert names_of(pair(sr, hr, by="order")) == {f"{i:04}": f"img{i}.png" for i in range(1, 13)}
+
+
 def test_two_files_pair_whatever_they_are_called(tmp_path: Path) -> None:
     hr, sr = touch(tmp_path / "hr", "left.png") / "left.png", touch(tmp_path / "sr", "right.jpg") / "right.jpg"
 
@@ -194,6 +221,17 @@ def test_sets_of_one_name_are_told_apart_by_the_folder_above(tmp_path: Path) -> 
     assert distinct_names(sets[:1]) == tuple(sets[:1])
     with pytest.raises(ConfigError, match="'Set5/HR'"):
         distinct_names([sets[0], sets[0]])
+
+
+def test_a_set_has_the_name_that_was_given_not_that_of_a_links_target(tmp_path: Path) -> None:
+    touch(tmp_path / "store" / "3f2a" / "HR", "a.png")
+    for name in ("Set5", "Set14"):
+        (tmp_path / name).symlink_to(tmp_path / "store" / "3f2a")
+    (tmp_path / "Urban100").symlink_to(tmp_path / "store" / "3f2a" / "HR")
+    sets = [pair_folders(tmp_path / name, lr=None, srs={}, by="name") for name in ("Set5/HR", "Set14/HR", "Urban100")]
+
+    assert [paired.name for paired in distinct_names(sets)] == ["Set5/HR", "Set14/HR", "Urban100"]
+    assert pair_folders(tmp_path / "Urban100" / "a.png", lr=None, srs={}, by="name").name == "Urban100"
 
 
 # ---- sizes

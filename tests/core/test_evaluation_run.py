@@ -5,6 +5,7 @@ from __future__ import annotations
 import gc
 import math
 from collections import Counter
+from dataclasses import replace
 from pathlib import Path
 
 import cv2
@@ -15,12 +16,14 @@ from PIL import Image
 
 from linearsr.errors import ConfigError, DeviceError, ImageError, OutOfMemoryError, WeightsError
 from linearsr.evaluation.cache import ScoreCache
+from linearsr.evaluation.checks import result_folder
 from linearsr.evaluation.making import Input, Made
 from linearsr.evaluation.methods import folder_method, interpolation, model_methods
 from linearsr.evaluation.pairing import PairedSet, pair_folders
 from linearsr.evaluation.pictures import eight_bits, read_picture
 from linearsr.evaluation.results import Evaluation, MethodInfo
-from linearsr.evaluation.run import evaluate, result_folder
+from linearsr.evaluation.run import evaluate
+from linearsr.metrics import METRICS as METRICS_TABLE
 from linearsr.metrics import ScoreSettings, mod_crop, psnr, ssim
 from linearsr.resize import resize
 from linearsr.tiling import plan_tiles
@@ -67,6 +70,11 @@ def paint(folder: Path, count: int = 3, side: int = 48) -> Path:
         )
         pixels = (eight_bits(fine) * 255).round().to(torch.uint8).permute(1, 2, 0).numpy()
         Image.fromarray(pixels).save(folder / f"{name}.png")
+    return folder
+
+
+def make(folder: Path) -> Path:
+    folder.mkdir(parents=True)
     return folder
 
 
@@ -140,6 +148,33 @@ def test_given_inputs_are_used_and_gray_results_stay_gray(tmp_path: Path, tiny_c
 
     sr = read_picture(tmp_path / "out" / "hr" / "tiny-model-1-step" / "a.png")
     assert torch.equal(sr[0], sr[1]) and torch.equal(sr[0], sr[2])
+
+
+@pytest.mark.parametrize("coloured", [False, True])
+def test_inputs_made_here_and_the_same_inputs_as_files_score_alike(tmp_path: Path, coloured: bool) -> None:
+    """A gray picture is enlarged as one, unless what was done to it brought colour."""
+    hr, lr = paint(tmp_path / "hr", count=1, side=64), tmp_path / "lr"
+    Image.open(hr / "a.png").convert("L").save(hr / "a.png")
+    lr.mkdir()
+
+    def degrade(clean: torch.Tensor, name: str) -> Degraded:
+        made = eight_bits(quarter(clean, name).lr)
+        return Degraded(made * torch.tensor([1.0, 0.9, 0.8]).view(3, 1, 1) if coloured else made)
+
+    array = np.asarray(eight_bits(degrade(read_picture(hr / "a.png"), "a.png").lr) * 255).round().astype(np.uint8)
+    Image.fromarray(array.transpose(1, 2, 0) if coloured else array[0]).save(lr / "a.png")
+    options = {"metrics": ("psnr_y", "psnr_rgb", "lr_psnr")}
+
+    def made(paired: PairedSet, place: str, degrade=None) -> tuple[Evaluation, torch.Tensor]:
+        methods = list(model_methods("compact", [1], tags="none", device="cpu"))
+        found = run(paired, methods, degrade=degrade, save=tmp_path / place, **options)
+        return found, read_picture(tmp_path / place / "hr" / "compact-1-step" / "a.png")
+
+    here, ours = made(hr_only(hr), "here", degrade)
+    given, theirs = made(hr_only(hr, lr=lr), "given")
+
+    assert torch.equal(ours, theirs) and table(here) == table(given)
+    assert bool((ours == ours[:1]).all()) is not coloured
 
 
 def test_unlike_files_are_scored_and_what_was_done_is_noted_once(tmp_path: Path) -> None:
@@ -301,6 +336,98 @@ def replace_tags(made: Degraded) -> Degraded:
     return Degraded(made.lr, ("blur",))
 
 
+A, B = {("a", "counting"), ("a", "m")}, {("b", "counting"), ("b", "m")}
+COUNTING = {("a", "counting"), ("b", "counting")}
+
+
+def repaint(folder: Path) -> None:
+    """Turn picture b."""
+    Image.open(folder / "b.png").transpose(Image.Transpose.FLIP_LEFT_RIGHT).save(folder / "b.png")
+
+
+def regray(folder: Path) -> None:
+    """The same pixels in a gray file."""
+    Image.open(folder / "b.png").convert("L").save(folder / "b.png")
+
+
+def redefine(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(
+        "linearsr.evaluation.cache.METRICS",
+        {**METRICS_TABLE, "ssim_y": replace(METRICS_TABLE["ssim_y"], definition="another")},
+    )
+
+
+@pytest.mark.parametrize(
+    ("change", "anew"),
+    [
+        ("nothing", set()),
+        ("clean picture", B),
+        ("input", {("b", "counting")}),
+        ("gray input", {("b", "counting")}),
+        ("result", {("b", "m")}),
+        ("crop", B),  # b is 48x56, which scale 3 cuts
+        ("crop border", A | B),
+        ("range of luma", A | B),
+        ("definition", A | B),
+        ("scoring code", A | B),
+        ("code", COUNTING),
+        ("seed", COUNTING),
+        ("steps", COUNTING),
+        ("tags", COUNTING),
+    ],
+)
+def test_one_change_makes_what_it_decides_anew_and_nothing_else(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, change: str, anew: set[tuple[str, str]]
+) -> None:
+    hr, sr, lr = paint(tmp_path / "hr", 2), paint(tmp_path / "sr", 2), tmp_path / "lr"
+    lr.mkdir()
+    for name in "ab":
+        ramp = np.arange(12 * (12 if name == "a" else 14), dtype=np.uint8).reshape(12, -1)
+        Image.fromarray(np.dstack([ramp] * 3)).save(lr / f"{name}.png")
+    cache, own = ScoreCache(tmp_path / "cache"), {"seed": 0, "steps": 1, "tags": "none"}
+
+    def cached(**options) -> dict[tuple[str, str], bool]:
+        method = Counting()
+        method.info = replace(method.info, settings=own)
+        paired = hr_only(hr, lr=lr, srs={"m": sr})
+        found = run(paired, [method, folder_method("m")], cache=cache, degrade=None, **options)
+        assert method.calls.keys() == {row.image for row in found.images if row.method == "counting" and not row.cached}
+        return {(row.image, row.method): row.cached for row in found.images}
+
+    assert not any(cached().values())
+    options = {
+        "crop": {"scale": 3.0},
+        "crop border": {"settings": ScoreSettings(crop_border=3)},
+        "range of luma": {"settings": ScoreSettings(crop_border=4, y_range="full")},
+    }.get(change, {})
+    {
+        "clean picture": lambda: repaint(hr),
+        "input": lambda: repaint(lr),
+        "gray input": lambda: regray(lr),
+        "result": lambda: repaint(sr),
+        "definition": lambda: redefine(monkeypatch),
+        "scoring code": lambda: monkeypatch.setattr("linearsr.evaluation.cache.source_digest", lambda *parts: "new"),
+        "code": lambda: monkeypatch.setattr("linearsr.evaluation.ledger.source_digest", lambda *parts: "new"),
+        "seed": lambda: own.update(seed=1),
+        "steps": lambda: own.update(steps=2),
+        "tags": lambda: own.update(tags="jpeg"),
+    }.get(change, dict)()
+
+    assert {key for key, is_cached in cached(**options).items() if not is_cached} == anew
+
+
+def test_a_crop_decides_scores_that_need_no_clean_picture(tmp_path: Path) -> None:
+    hr, sr, cache = paint(tmp_path / "hr", 2), paint(tmp_path / "sr", 2), ScoreCache(tmp_path / "cache")
+    paired = hr_only(hr, lr=paint(tmp_path / "lr", 2, 12), srs={"m": sr})
+
+    found = [
+        run(paired, [folder_method("m")], metrics=("lr_psnr",), degrade=None, cache=cache, scale=scale)
+        for scale in (4.0, 3.0)  # 48x48 and 48x56, of which 3 leaves 48x54
+    ]
+
+    assert [row.cached for row in found[1].images] == [True, False]
+
+
 def test_results_that_were_saved_need_not_be_made_again(tmp_path: Path) -> None:
     cache, method = ScoreCache(tmp_path / "cache"), Counting()
     paired, save = hr_only(paint(tmp_path / "hr")), tmp_path / "out"
@@ -361,6 +488,32 @@ def test_methods_that_do_not_fit_are_refused_before_any_picture(tmp_path: Path) 
         with pytest.raises(ConfigError, match=message):
             run(paired, methods, **options)
     assert not made.calls
+
+
+@pytest.mark.parametrize("side", ["hr", "lr", "sr"])
+@pytest.mark.parametrize("linked", [False, True])
+def test_no_result_replaces_a_picture_that_is_read(tmp_path: Path, side: str, linked: bool) -> None:
+    save = tmp_path / "save"
+    place = save / "hr" / "counting"
+    folders = {"hr": tmp_path / "hr", "lr": tmp_path / "lr", "sr": tmp_path / "sr"}
+    for name, folder in folders.items():
+        paint(place if name == side and not linked else folder, 1, 12 if name == "lr" else 48)
+    if linked:
+        place.parent.mkdir(parents=True)
+        place.symlink_to(folders[side])
+    elif side == "hr":  # the set has the name of its folder
+        folders["hr"] = place.rename(make(save / "counting") / "counting")
+    else:
+        folders[side] = place
+    before = {path: path.read_bytes() for path in tmp_path.rglob("*.png")}
+    paired, method = pair_folders(folders["hr"], lr=folders["lr"], srs={"m": folders["sr"]}, by="name"), Counting()
+
+    with pytest.raises(ConfigError, match=r"counting/a\.png would replace an input") as caught:
+        run(paired, [method, folder_method("m")], degrade=None, save=save)
+
+    assert caught.value.hint == "use another folder for `--save`"
+    assert not method.calls and {path: path.read_bytes() for path in before} == before
+    assert run(paired, [method, folder_method("m")], degrade=None, save=tmp_path / "other").images
 
 
 def test_metrics_that_cannot_be_computed_are_skipped_or_refused(tmp_path: Path) -> None:

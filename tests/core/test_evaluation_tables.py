@@ -16,7 +16,7 @@ from markdown_it import MarkdownIt
 
 from linearsr.errors import ConfigError
 from linearsr.evaluation.records import from_json, per_image_csv, per_image_json, rows_from_json, to_csv, to_json
-from linearsr.evaluation.results import Evaluation, Failure, ImageScores, MethodInfo, SkippedMetric
+from linearsr.evaluation.results import SEES_REFERENCE, Evaluation, Failure, ImageScores, MethodInfo, SkippedMetric
 from linearsr.evaluation.statistics import Row, Summary, summarise
 from linearsr.evaluation.tables import markdown_table, number, to_latex, to_markdown, to_text
 from linearsr.metrics import METRICS
@@ -368,6 +368,20 @@ def test_text_escapes_control_characters_of_names() -> None:
     text = to_text(example(), (row,))
 
     assert "\x1b" not in text and "\\x1b[31mred" in text and "m\\n" in text
+
+
+def test_what_sees_the_clean_picture_is_never_the_best() -> None:
+    evaluation = example()
+    ceiling = replace(evaluation.methods[1], kind="baseline", settings={"model": "compact", **SEES_REFERENCE})
+    evaluation = replace(evaluation, methods=(evaluation.methods[0], ceiling, evaluation.methods[2]))
+
+    text = to_markdown(evaluation, summarise(evaluation))
+    table = rendered(text)
+
+    assert [row[2][1] for row in table[1:]] == [True, False, False, True, False, False]
+    assert "fine \\| one: model compact, sees the clean picture" in text
+    assert "underline{" not in to_latex(evaluation, summarise(evaluation)).split("bottomrule")[0]
+    assert from_json(to_json(evaluation, ())).methods[1].competes is False
 
 
 def test_one_method_alone_is_not_the_best() -> None:

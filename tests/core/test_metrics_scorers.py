@@ -6,7 +6,7 @@ import dataclasses
 import os
 import sys
 import textwrap
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import numpy as np
@@ -73,8 +73,9 @@ def weights_file(tmp_path: Path) -> Path:
 
 
 @pytest.fixture
-def package(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[[str, str], None]:
-    """Puts a package of one file in reach of `import`."""
+def package(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[[str, str], None]]:
+    """Puts a package of one file in reach of `import`, for this test only."""
+    made: list[str] = []
 
     def make(name: str, code: str) -> None:
         folder = tmp_path / "packages"
@@ -82,8 +83,11 @@ def package(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[[str, s
         (folder / f"{name}.py").write_text(textwrap.dedent(code), encoding="utf-8")
         monkeypatch.syspath_prepend(str(folder))
         monkeypatch.delitem(sys.modules, name, raising=False)
+        made.append(name)
 
-    return make
+    yield make
+    for name in made:  # what the test imported; monkeypatch puts back what was there before
+        sys.modules.pop(name, None)
 
 
 # ---- the table

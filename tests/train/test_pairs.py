@@ -21,7 +21,7 @@ from linearsr.metrics import mod_crop
 from linearsr_train.config import read_toml, recipe_names
 from linearsr_train.data import degradation as deg
 from linearsr_train.data import pairs
-from linearsr_train.data.pair_files import Pair, is_finished, make_pairs
+from linearsr_train.data.pair_files import PairFiles, is_finished, make_pairs
 from linearsr_train.data.pair_table import FACTS, TABLE, PairFolder, PairSettings
 
 BICUBIC, REAL = pairs.load_recipe("bicubic"), pairs.load_recipe("real")
@@ -34,7 +34,7 @@ def photo() -> np.ndarray:
     return np.ascontiguousarray(astronaut()[30:126, 150:262]).astype(np.float32) / 255
 
 
-def assert_same(made: pairs.Made, expected: deg.Degraded) -> None:
+def assert_same(made: pairs.MadePair, expected: deg.Degraded) -> None:
     np.testing.assert_array_equal(made.lr, expected.lr)
     assert made.tags == expected.tags
 
@@ -250,9 +250,9 @@ def test_a_missing_recipe_lists_the_names() -> None:
 # ---- folders
 
 
-def plan_pairs(folder: Path, lr: Path, hr: Path | None = None) -> list[Pair]:
+def plan_pairs(folder: Path, lr: Path, hr: Path | None = None) -> list[PairFiles]:
     return [
-        Pair(source=path, name=f"{path.stem}.png", lr=lr / f"{path.stem}.png", hr=hr and hr / f"{path.stem}.png")
+        PairFiles(source=path, name=f"{path.stem}.png", lr=lr / f"{path.stem}.png", hr=hr and hr / f"{path.stem}.png")
         for path in sorted(folder.iterdir())
     ]
 
@@ -313,7 +313,7 @@ def test_gray_alpha_and_16_bits(tmp_path: Path) -> None:
     Image.fromarray(opaque).save(folder / "opaque.png")
     notes: dict[str, tuple[str, ...]] = {}
 
-    def note(pair: Pair, row: object, found: tuple[str, ...]) -> None:
+    def note(pair: PairFiles, row: object, found: tuple[str, ...]) -> None:
         notes[pair.source.stem] = found
 
     todo = plan_pairs(folder, tmp_path / "lr", tmp_path / "hr")
@@ -403,7 +403,7 @@ def test_a_killed_rerun_leaves_no_row_of_what_it_was_to_replace(photos: Path, tm
     make_pairs(todo, PairFolder.open(lr, PairSettings(recipe=REAL)))
     seen: list[list[str]] = []
 
-    def look(pair: Pair) -> None:
+    def look(pair: PairFiles) -> None:
         seen.append([row["name"] for row in rows_of(lr)])
 
     tables = PairFolder.open(lr, PairSettings(recipe=REAL, seed=1))

@@ -14,17 +14,18 @@ from numpy.typing import NDArray
 
 from linearsr.atomic import make_folder
 from linearsr.errors import ImageError, ShapeError
+from linearsr.image_encode import quantised
 from linearsr.image_io import Picture, probe, read, write
 from linearsr_train.data.pair_table import PairFolder, PairRow, PairSettings
 from linearsr_train.data.pairs import make_lr
 
-__all__ = ["Pair", "is_finished", "make_pair", "make_pairs"]
+__all__ = ["PairFiles", "is_finished", "make_pair", "make_pairs"]
 
 Levels = NDArray[np.uint8]
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class Pair:
+class PairFiles:
     """One picture and the files to make of it."""
 
     source: Path
@@ -35,7 +36,7 @@ class Pair:
     """File for the cropped high-resolution picture; None for none."""
 
 
-def is_finished(pair: Pair, row: PairRow | None) -> bool:
+def is_finished(pair: PairFiles, row: PairRow | None) -> bool:
     """Whether a pair is there as the table says: the low-resolution pixels are compared, of the other only the size.
 
     A row of another source does not count, so that pictures of one name in two folders are never taken for each other.
@@ -49,12 +50,12 @@ def is_finished(pair: Pair, row: PairRow | None) -> bool:
             info = probe(pair.hr)
             if (info.width, info.height) != (row.hr_width, row.hr_height):
                 return False
-        return _sha256(_to_levels(read(pair.lr).rgb)) == row.lr_sha256
+        return _sha256(quantised(read(pair.lr).rgb, 8)) == row.lr_sha256
     except ImageError:
         return False
 
 
-def make_pair(pair: Pair, settings: PairSettings) -> tuple[PairRow, dict[Path, Levels], tuple[str, ...]]:
+def make_pair(pair: PairFiles, settings: PairSettings) -> tuple[PairRow, dict[Path, Levels], tuple[str, ...]]:
     """Read and degrade one picture; nothing is written.
 
     Returns:
@@ -70,12 +71,12 @@ def make_pair(pair: Pair, settings: PairSettings) -> tuple[PairRow, dict[Path, L
         notes.append("the transparency was dropped")
     if picture.info.bit_depth == 16:
         notes.append("16 bits per channel were rounded to 8")
-    high = _to_levels(picture.rgb).astype(np.float32) / np.float32(255)
+    high = quantised(picture.rgb, 8).astype(np.float32) / np.float32(255)
     try:
         made = make_lr(high, settings.recipe, scale=settings.scale, name=pair.source.name, seed=settings.seed)
     except ShapeError as error:
         raise ImageError(f"{pair.source}: {error.message}", hint=error.hint) from error
-    lr, hr = _to_levels(made.lr), _to_levels(made.hr)
+    lr, hr = quantised(made.lr, 8), quantised(made.hr, 8)
     row = PairRow(
         path=str(pair.lr),
         tags=", ".join(made.tags),
@@ -92,10 +93,6 @@ def make_pair(pair: Pair, settings: PairSettings) -> tuple[PairRow, dict[Path, L
     files = {pair.lr: lr} if pair.hr is None else {pair.lr: lr, pair.hr: hr}
     gray = picture.info.is_gray
     return row, {path: _as_gray(levels) if gray else levels for path, levels in files.items()}, tuple(notes)
-
-
-def _to_levels(rgb: NDArray[np.float32]) -> Levels:
-    return np.rint(rgb * np.float32(255)).astype(np.uint8)
 
 
 def _as_gray(levels: Levels) -> Levels:
@@ -125,7 +122,7 @@ def _write_files(files: dict[Path, Levels], overwrite: bool) -> None:
 
 def _holds(path: Path, levels: Levels) -> bool:
     try:
-        found = _to_levels(read(path).rgb)
+        found = quantised(read(path).rgb, 8)
     except ImageError:
         return False
     wanted = levels[..., None].repeat(3, axis=2) if levels.ndim == 2 else levels
@@ -133,13 +130,13 @@ def _holds(path: Path, levels: Levels) -> bool:
 
 
 def make_pairs(
-    pairs: Sequence[Pair],
+    pairs: Sequence[PairFiles],
     folder: PairFolder,
     *,
     overwrite: bool = False,
-    on_start: Callable[[Pair], object] = lambda pair: None,
-    on_made: Callable[[Pair, PairRow, tuple[str, ...]], object] = lambda pair, row, notes: None,
-    on_failed: Callable[[Pair, Exception], object] | None = None,
+    on_start: Callable[[PairFiles], object] = lambda pair: None,
+    on_made: Callable[[PairFiles, PairRow, tuple[str, ...]], object] = lambda pair, row, notes: None,
+    on_failed: Callable[[PairFiles, Exception], object] | None = None,
     guard: Callable[[], AbstractContextManager[object]] = nullcontext,
 ) -> None:
     """Make pictures and keep the tables of their folder, also when an error or a signal ends the work.

@@ -68,7 +68,7 @@ class PairRow:
     tags: str
     """What was done, as `--tags` takes it."""
     name: str
-    """`Pair.name`."""
+    """`PairFiles.name`."""
     source: str
     """The picture it was made of, as it was named."""
     width: int
@@ -81,7 +81,7 @@ class PairRow:
     """Of the 8-bit RGB values, row by row, 3 * width * height bytes."""
     hr_sha256: str
     parameters: str
-    """`Made.parameters` as JSON."""
+    """`MadePair.parameters` as JSON."""
 
 
 @dataclass(kw_only=True, slots=True)

@@ -22,6 +22,7 @@ from torch import Tensor
 
 from linearsr.config import from_dict
 from linearsr.errors import ConfigError, ShapeError
+from linearsr.evaluation.pictures import cropped_size
 from linearsr_train.data.degradation import (
     REAL_SEED,
     REAL_V1,
@@ -36,7 +37,7 @@ from linearsr_train.data.degradation import (
     draw_plan,
 )
 
-__all__ = ["KINDS", "Made", "MadeInput", "Recipe", "crop_hr", "degrader", "load_recipe", "make_lr", "pair_sizes"]
+__all__ = ["KINDS", "MadeInput", "MadePair", "Recipe", "crop_hr", "degrader", "load_recipe", "make_lr", "pair_sizes"]
 
 KINDS = ("bicubic", "real")
 _KEYS = ("name", "kind", "digest", "degradation")
@@ -74,7 +75,7 @@ class Recipe:
 
 
 @dataclass(frozen=True, kw_only=True, slots=True, eq=False)
-class Made:
+class MadePair:
     """A pair and how it came about."""
 
     lr: Image
@@ -205,8 +206,8 @@ def pair_sizes(height: int, width: int, scale: float) -> tuple[Size, Size]:
             f"picture is {width}x{height}, expected at least {math.ceil(scale)} pixels a side at scale {scale:g}",
             hint="leave it out, or use a smaller scale",
         )
-    step = int(scale) if scale == int(scale) else 1
-    high = height - height % step, width - width % step
+    width, height = cropped_size((width, height), scale)
+    high = height, width
     return high, (max(1, round(high[0] * (1 / scale))), max(1, round(high[1] * (1 / scale))))
 
 
@@ -218,7 +219,7 @@ def crop_hr(hr: Image, scale: float) -> Image:
     return np.ascontiguousarray(hr[:height, :width])
 
 
-def make_lr(hr: Image, recipe: Recipe, *, scale: float, name: str, seed: int = 0) -> Made:
+def make_lr(hr: Image, recipe: Recipe, *, scale: float, name: str, seed: int = 0) -> MadePair:
     """Make the low-resolution version of a picture.
 
     Args:
@@ -238,10 +239,10 @@ def make_lr(hr: Image, recipe: Recipe, *, scale: float, name: str, seed: int = 0
     high, low = pair_sizes(hr.shape[0], hr.shape[1], scale)
     if recipe.config is None:
         made = degrade_bicubic(hr, low)
-        return Made(lr=made.lr, hr=hr, tags=made.tags, parameters={"size": list(low)})
+        return MadePair(lr=made.lr, hr=hr, tags=made.tags, parameters={"size": list(low)})
     made = degrade_real(hr, low, recipe.config, _generator(name, seed))
     plan = draw_plan(high, low, recipe.config, _generator(name, seed))  # the same draws again, to be told
-    return Made(lr=made.lr, hr=hr, tags=made.tags, parameters=_parameters(plan))
+    return MadePair(lr=made.lr, hr=hr, tags=made.tags, parameters=_parameters(plan))
 
 
 def degrader(recipe: Recipe, *, scale: float, seed: int = 0) -> Callable[[Tensor, str], MadeInput]:
