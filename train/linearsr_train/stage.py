@@ -122,12 +122,13 @@ def _finish(run: Run, stage: Stage, state: TrainState, ending: Ending, seconds: 
         "scores": scores,
         "seconds": round(seconds, 1),
     }
-    write_bytes(folder / DONE_NAME, (json.dumps(done, indent=2) + "\n").encode())
-    run.log.write("stage_end", **done)
+    # First, since a stage that is done is never looked at again: a kill in between would leave them for ever.
     keep = {keep_path(folder, step) for step in (chosen, verdict.elbow) if step is not None}
     for path in (folder / "keep").glob("step-*.safetensors"):
         if path not in keep:
             path.unlink()
+    write_bytes(folder / DONE_NAME, (json.dumps(done, indent=2) + "\n").encode())
+    run.log.write("stage_end", **done)
     run.report(f"{stage.name}: {ending} after {state.step} steps, went on with step {chosen}")
     return scores
 
