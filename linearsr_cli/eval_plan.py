@@ -42,6 +42,8 @@ class EvalPlan:
     """Method that differences are taken from."""
     thresholds: tuple[Threshold, ...]
     protocol: Mapping[str, Any]
+    notes: tuple[str, ...] = ()
+    """What a reader of the numbers must know."""
 
 
 def make_eval_plan(options: EvalOptions, out: Output, on_download: OnDownload) -> EvalPlan:
@@ -72,11 +74,15 @@ def make_eval_plan(options: EvalOptions, out: Output, on_download: OnDownload) -
     folders = _result_folders(options)
     sets = _pair(options, folders)
     scale = _scale(sets, options)
+    notes: tuple[str, ...] = ()
     if options.makes_inputs:
         options = replace(options, scale=scale)
     elif options.scale is None and options.crop_border is None:
-        out.warn(f"the scale of these results is not known, so a border of {round(scale)} pixel is left out; "
-                 "say `--scale 4` for scores that compare with others")  # fmt: skip
+        notes = (
+            f"the scale of these results is not known, so a border of {round(scale)} pixel is left out; "
+            "say `--scale 4` for scores that compare with others",
+        )
+        out.warn(notes[0])
     metrics, settings = _scores(options, scale)
     thresholds = _thresholds(options, metrics, settings)
     methods = _methods(options, folders, out, on_download)
@@ -96,6 +102,7 @@ def make_eval_plan(options: EvalOptions, out: Output, on_download: OnDownload) -
         baseline=_baseline(methods, options),
         thresholds=thresholds,
         protocol=describe_protocol(options, sets, settings, recipe, differs),
+        notes=notes,
     )
 
 
@@ -129,6 +136,8 @@ def _result_folders(options: EvalOptions) -> dict[str, list[Path]]:
             raise ConfigError(f"sr is {str(path)!r}, which does not exist", hint="check the path")
         found.setdefault(folder_label(text, len(options.hr)), []).append(path)
     for label, paths in found.items():
+        if len(options.hr) == 1 and len(paths) > 1:
+            raise ConfigError(f"{len(paths)} folders of results are called {label!r}", hint="`--sr NAME=DIR` for each")
         if len(paths) != len(options.hr):
             raise ConfigError(
                 f"{len(paths)} folders of results called {label!r} for {len(options.hr)} --hr, expected one for each",

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import datetime
 import json
+import os
 import platform
 import shlex
 import shutil
@@ -39,20 +40,24 @@ def report_evaluation(
     """
     from linearsr.evaluation.statistics import summarise
 
-    if not evaluation.images:
-        out.info(f"nothing could be scored: {len(evaluation.failures)} pictures failed")
-        return ExitCode.NOTHING_DONE
-    rows = summarise(evaluation, resamples=options.bootstrap)
+    rows = summarise(evaluation, resamples=options.bootstrap) if evaluation.images else ()
     kind = options.format
     if kind == "auto":
         kind = "table" if sys.stdout.isatty() else "json"
-    out.data(_text(kind, evaluation, rows, options).rstrip("\n"))
     for path in options.output:
-        _write(path, _text(FORMATS[path.suffix.lower()], evaluation, rows, options), out)
-    if options.per_image is not None:
+        if rows or path.suffix.lower() == ".json":  # which holds the failures as well
+            _write(path, _text(FORMATS[path.suffix.lower()], evaluation, rows, options), out)
+    if options.per_image is not None and rows:
         _write(options.per_image, _per_image(evaluation, options.per_image), out)
     _tell(evaluation, out, kind)
-    return _exit_code(evaluation, rows, thresholds, out)
+    code = _exit_code(evaluation, rows, thresholds, out)
+    try:
+        if rows or kind == "json":
+            out.data(_text(kind, evaluation, rows, options).rstrip("\n"))
+    except BrokenPipeError:
+        if code is ExitCode.DONE:  # else the verdict counts for more than a reader that went away
+            raise
+    return code
 
 
 def _text(kind: str, evaluation: Evaluation, rows: Sequence[Row], options: EvalOptions) -> str:
@@ -87,6 +92,7 @@ def _facts(options: EvalOptions) -> dict[str, Any]:
         "system": f"{platform.system()} {platform.machine()}",
         "threads": torch.get_num_threads(),
         "device": options.device,
+        "environment": {name: value for name, value in sorted(os.environ.items()) if name.startswith("LINEARSR_")},
     }
 
 
@@ -121,10 +127,14 @@ def _tell(evaluation: Evaluation, out: Output, kind: str) -> None:
 def _exit_code(evaluation: Evaluation, rows: Sequence[Row], thresholds: Sequence[Threshold], out: Output) -> ExitCode:
     from linearsr.evaluation.thresholds import check
 
+    failed = len({(failure.dataset, failure.image) for failure in evaluation.failures})
+    if not rows:
+        out.alarm(f"nothing could be scored: {failed} of {failed} pictures failed")
+        return ExitCode.NOTHING_DONE
     violations = check(rows, thresholds, evaluation.methods)
     for violation in violations:
         out.alarm(f"misses --fail-under: {violation.text}")
-    if evaluation.failures:
-        pictures = {(failure.dataset, failure.image) for failure in evaluation.failures}
-        out.alarm(f"{len(pictures)} of the pictures could not be scored and count in no mean")
+    if failed:
+        total = failed + len({(image.dataset, image.image) for image in evaluation.images})
+        out.alarm(f"{failed} of {total} pictures could not be scored and count in no mean")
     return ExitCode.SOME_FAILED if violations or evaluation.failures else ExitCode.DONE

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 import sys
 import time
@@ -60,6 +61,11 @@ class _Steps:
             self._told = time.monotonic()
             self._out.info(f"[{done}/{total}] {clean(label)}")
 
+    def clear(self) -> None:
+        """Make room on the terminal for a line."""
+        if self._bar is not None:
+            self._bar.clear()
+
     def download(self, name: str, done: int, total: int | None) -> None:
         """Weights `name` are being fetched: told once for each file."""
         if not self._silent and name not in self._fetched:
@@ -81,6 +87,7 @@ def score(options: EvalOptions, out: Output) -> tuple[EvalPlan, Evaluation]:
     from linearsr.evaluation.run import evaluate
 
     def failed(failure: Failure) -> None:
+        steps.clear()
         of = "" if failure.method is None else f" ({failure.method})"
         out.failure(f"{failure.dataset}/{failure.image}{of}", ImageError(failure.message, hint=failure.hint))
 
@@ -101,7 +108,7 @@ def score(options: EvalOptions, out: Output) -> tuple[EvalPlan, Evaluation]:
             on_failure=failed,
             protocol=plan.protocol,
         )
-    return plan, replace(evaluation, notes=(*evaluation.notes, *_remarks(evaluation)))
+    return plan, replace(evaluation, notes=(*evaluation.notes, *plan.notes, *_remarks(evaluation)))
 
 
 def _remarks(evaluation: Evaluation) -> list[str]:
@@ -114,6 +121,11 @@ def _remarks(evaluation: Evaluation) -> list[str]:
         if lacking:
             title, num = METRICS[name].title, len(lacking)
             remarks.append(f"{title}: {num} pictures are too small for it and count in none of its means")
+    for name in evaluation.metrics:
+        same = {(image.dataset, image.image) for image in evaluation.images if math.isinf(image.scores.get(name, 0.0))}
+        if same:
+            text = f"{METRICS[name].title}: infinite for {len(same)} pictures, which equal what they are compared with"
+            remarks.append(f"{text}; --fail-under judges the others")
     timed = [image for image in evaluation.images if image.seconds is not None]
     kept = sum(image.cached for image in timed)
     if kept:

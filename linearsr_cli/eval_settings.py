@@ -64,7 +64,7 @@ class EvalOptions:
     lpips_weights: Path | None = None
     protocol: str | None = None
     fail_under: str | None = None
-    bootstrap: int = 1000
+    bootstrap: int = 10_000
 
     tile: Tile = "auto"
     device: str = "auto"
@@ -188,7 +188,7 @@ def _check_numbers(options: EvalOptions) -> None:
         if value is not None and value < low:
             raise ConfigError(f"{name.replace('_', '-')} is {value}, expected at least {low}", hint="leave it out")
     if 0 < options.bootstrap < 100:
-        raise ConfigError(f"bootstrap is {options.bootstrap}, expected 0 or at least 100", hint="1000 is the default")
+        raise ConfigError(f"bootstrap is {options.bootstrap}, expected 0 or at least 100", hint="10000 is the default")
 
 
 def _check_reporting(options: EvalOptions) -> None:
@@ -197,6 +197,10 @@ def _check_reporting(options: EvalOptions) -> None:
             raise ConfigError(f"output is {str(path)!r}, expected a name that ends in {', '.join(ENDINGS)}")
     if options.per_image is not None and options.per_image.suffix.lower() not in (".csv", ".json"):
         raise ConfigError(f"per-image is {str(options.per_image)!r}, expected a name that ends in .csv or .json")
+    written = [path.absolute() for path in (*options.output, options.per_image) if path is not None]
+    if len(set(written)) < len(written):
+        twice = str(max(written, key=written.count))
+        raise ConfigError(f"{twice!r} is to be written twice", hint="name each file once")
     for path in (*options.output, *(() if options.per_image is None else (options.per_image,))):
         if (refusal := why_not_there(path)) is not None:
             raise refusal

@@ -98,7 +98,7 @@ ModelsOption = Annotated[
     ),
 ]
 StepsListOption = Annotated[
-    str | None,
+    list[str] | None,
     typer.Option("--steps", metavar="N[,...]", rich_help_panel=PICTURE, help="One row each. Default: the model's own."),
 ]
 TagsOption = Annotated[
@@ -111,7 +111,7 @@ TagsOption = Annotated[
     ),
 ]
 BaselineOption = Annotated[
-    str | None,
+    list[str] | None,
     typer.Option(
         "--baseline",
         metavar="NAME[,...]",
@@ -121,7 +121,7 @@ BaselineOption = Annotated[
 ]
 
 MetricsOption = Annotated[
-    str | None,
+    list[str] | None,
     typer.Option(
         "--metrics",
         metavar="NAME[,...]",
@@ -163,7 +163,7 @@ ProtocolOption = Annotated[
     ),
 ]
 FailUnderOption = Annotated[
-    str | None,
+    list[str] | None,
     typer.Option(
         "--fail-under",
         metavar="LIST",

@@ -80,7 +80,10 @@ def check_places(sets: Sequence[PairedSet], methods: Sequence[Method], save: Pat
     pairs = [pair for paired in sets for pair in paired.pairs]
     read = [path for pair in pairs for path in (pair.hr, pair.lr, *pair.srs.values()) if path is not None]
     taken = {os.path.realpath(path) for path in read}
+    roots = {os.path.realpath(path.parent) for path in read}
     for paired in sets:
+        if os.path.realpath(save / paired.name) in roots:
+            raise ConfigError(f"{save / paired.name} is a folder of pictures to read", hint="use another `--save`")
         for method in methods:
             folder = result_folder(save, paired.name, method.info.name)
             for pair in paired.pairs if method.reads != "file" else ():

@@ -203,7 +203,7 @@ class _Run:
                 known = self.ledger.keep_result(case, method, made)
                 scores = self.ledger.scores(case, known)
                 if place is not None:
-                    save_picture(place, made.sr)
+                    _save(place, made.sr)
             else:
                 made = Made(sr=saved)
             scores = {**scores, **self.score(case, made, known, scores)}
@@ -245,6 +245,17 @@ def _make(case: Case, method: Method) -> Made:
     if not bool(torch.isfinite(made.sr).all()):
         raise ImageError(f"the result of {name!r} holds values that are not finite", hint="try `--dtype fp32`")
     return replace(made, sr=eight_bits(made.sr))
+
+
+def _save(place: Path, sr: Tensor) -> None:
+    """Save a result where there is none yet.
+
+    Raises:
+        ImageError: another picture is there.
+    """
+    if place.is_file() and not torch.equal(read_picture(place), sr):
+        raise ImageError(f"{place} is there and is another picture", hint="save to another folder, or remove it")
+    save_picture(place, sr)
 
 
 def _read_saved(place: Path, known: Result) -> Tensor | None:

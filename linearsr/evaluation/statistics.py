@@ -40,7 +40,7 @@ _DRAWS_AT_ONCE = 1_000_000  # 8 MB of indices, however many pictures there are
 class Bootstrap:
     """How intervals are made: pictures drawn with replacement, and percentiles of the means of the draws."""
 
-    resamples: int = 1000
+    resamples: int = 10_000
     """Number of draws; at least 1."""
     level: float = 0.95
     """Share of the draws' means inside the interval, in (0, 1)."""
@@ -59,7 +59,9 @@ class Summary:
     finite: a mean that is infinite has no spread to speak of."""
     high: float | None
     num: int
-    """Pictures that have a value."""
+    """Number of pictures that have a value."""
+    finite_mean: float | None = None
+    """Mean of the finite values, where some are and some are not; None else."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -146,7 +148,9 @@ def _interval(values: Sequence[float], bootstrap: Bootstrap | None) -> tuple[flo
 
 def _summary(values: Sequence[float], bootstrap: Bootstrap | None) -> Summary:
     low, high = _interval(values, bootstrap)
-    return Summary(mean=_mean(values), low=low, high=high, num=len(values))
+    finite = [value for value in values if math.isfinite(value)]
+    rest = _mean(finite) if 0 < len(finite) < len(values) else None
+    return Summary(mean=_mean(values), low=low, high=high, num=len(values), finite_mean=rest)
 
 
 def compare_pairs(pairs: Sequence[tuple[float, float]], *, lower_better: bool, bootstrap: Bootstrap | None) -> Paired:
@@ -218,7 +222,7 @@ def _row(
 
 
 def summarise(
-    evaluation: Evaluation, *, resamples: int = 1000, level: float = 0.95, seed: int = 0, pooled: bool = False
+    evaluation: Evaluation, *, resamples: int = 10_000, level: float = 0.95, seed: int = 0, pooled: bool = False
 ) -> tuple[Row, ...]:
     """Rows of the table: every dataset in order, every method in order within it.
 
@@ -236,7 +240,7 @@ def summarise(
     if resamples < 0 or not 0.0 < level < 1.0:
         raise ConfigError(
             f"resamples is {resamples} and level is {level}, expected at least 0 and a number between 0 and 1",
-            hint="1000 and 0.95 are the defaults",
+            hint="10000 and 0.95 are the defaults",
         )
     if pooled and POOLED in evaluation.datasets:
         raise ConfigError(f"a dataset is called {POOLED!r}, as the row over all of them", hint="rename its folder")

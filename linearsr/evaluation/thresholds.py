@@ -16,7 +16,7 @@ from typing import Literal, cast
 
 from linearsr.errors import ConfigError
 from linearsr.evaluation.results import MethodInfo
-from linearsr.evaluation.statistics import Row
+from linearsr.evaluation.statistics import Row, Summary
 from linearsr.metrics import METRICS, parse_metrics
 
 __all__ = ["Threshold", "Violation", "check", "check_known", "parse_thresholds"]
@@ -119,6 +119,11 @@ def check_known(thresholds: Sequence[Threshold], metrics: Sequence[str]) -> None
             )
 
 
+def _judged(score: Summary) -> float:
+    """The mean, or that of the finite values where there are any: one identical picture is no pass for the others."""
+    return score.mean if math.isfinite(score.mean) or score.finite_mean is None else score.finite_mean
+
+
 def check(rows: Sequence[Row], thresholds: Sequence[Threshold], methods: Sequence[MethodInfo]) -> tuple[Violation, ...]:
     """Every threshold that is missed, for every method that is not a baseline, on every dataset of the rows.
 
@@ -143,7 +148,7 @@ def check(rows: Sequence[Row], thresholds: Sequence[Threshold], methods: Sequenc
             row = found.get((dataset, method))
             for wanted in thresholds:
                 score = None if row is None else row.scores.get(wanted.metric)
-                value = None if score is None else score.mean
+                value = None if score is None else _judged(score)
                 if not wanted.passes(value):
                     violations.append(
                         Violation(dataset=dataset, method=method, metric=wanted.metric, value=value, wanted=wanted)

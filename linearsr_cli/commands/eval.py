@@ -58,7 +58,7 @@ def eval(  # noqa: A001 - the command's name
     lpips_weights: e.LpipsOption = None,
     protocol: e.ProtocolOption = None,
     fail_under: e.FailUnderOption = None,
-    bootstrap: e.BootstrapOption = 1000,
+    bootstrap: e.BootstrapOption = 10_000,
     tile: o.TileOption = "auto",
     device: o.DeviceOption = "auto",
     dtype: o.DtypeOption = "auto",
@@ -77,8 +77,10 @@ def eval(  # noqa: A001 - the command's name
         _refuse_unused(ctx)
     for name in ("hr", "sr", "lr", "model", "output"):
         given[name] = () if given[name] is None else tuple(given[name])
-    given["steps"] = None if steps is None else parse_steps(steps)
-    given["baseline"] = None if baseline is None else split_names(baseline)
+    for name in ("steps", "baseline", "metrics", "fail_under"):
+        given[name] = ",".join(given[name]) if given[name] else None  # given twice, both count
+    given["steps"] = None if given["steps"] is None else parse_steps(given["steps"])
+    given["baseline"] = None if given["baseline"] is None else split_names(given["baseline"])
     given["tile"] = parse_tile(tile)
     given["cfg_scale"] = None if cfg_scale is None else parse_cfg_scale(cfg_scale)
     raise typer.Exit(run(EvalOptions(**given)))

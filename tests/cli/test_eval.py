@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import csv
 import json
+import os
 import shutil
+import subprocess
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -330,8 +333,11 @@ def test_pictures_too_small_for_a_score_count_in_none_of_its_means(run, clean: P
 def test_nothing_scored_is_exit_code_4(run, clean: Path, results: Path) -> None:
     for path in results.iterdir():
         path.write_bytes(path.read_bytes()[:60])
-    result = run("eval", "--sr", results, "--hr", clean, *FAST)
+    result = run("eval", "--sr", results, "--hr", clean, "-f", "table", *FAST)
     assert (result.code, result.out) == (4, "")
+    assert "3 of 3 pictures failed" in result.err
+    found = json.loads(run("eval", "--sr", results, "--hr", clean, "-f", "json", *FAST).out)
+    assert [failure["image"] for failure in found["failures"]] == ["bridge", "river", "street"]
 
 
 def test_saving_where_nothing_can_be_written_is_found_first(run, clean: Path, tmp_path: Path) -> None:
@@ -341,3 +347,45 @@ def test_saving_where_nothing_can_be_written_is_found_first(run, clean: Path, tm
     assert result.code != 0
     assert "expected a folder" in result.err
     assert "wrote" not in result.err
+
+
+def test_an_option_given_twice_counts_twice(run, clean: Path, results: Path) -> None:
+    command = ("eval", "--sr", results, "--hr", clean, "--metrics", "psnr", "--metrics", "ssim", "--no-cache")
+    assert list(table(run(*command))["metrics"]) == ["psnr_y", "ssim_y"]
+    assert run(*command, "--fail-under", "psnr=99", "--fail-under", "ssim=0.1").code == 3
+
+
+def test_one_equal_picture_opens_no_gate(run, clean: Path, results: Path) -> None:
+    shutil.copy(clean / "river.png", results / "river.png")
+    for name in ("bridge", "street"):
+        Image.new("RGB", Image.open(clean / f"{name}.png").size).save(results / f"{name}.png")
+    result = run("eval", "--sr", results, "--hr", clean, *FAST, "--fail-under", "psnr=27")
+    assert result.code == 3
+    notes = json.loads(result.out)["notes"]
+    assert any("infinite for 1 pictures" in note for note in notes)
+
+
+def test_files_are_written_and_judged_though_nobody_reads_the_table(clean: Path, results: Path, tmp_path: Path) -> None:
+    words = ["eval", "--sr", str(results), "--hr", str(clean), *FAST, "-o", "scores.json", "--fail-under", "psnr=99"]
+    read, write = os.pipe()
+    os.close(read)
+    done = subprocess.run([sys.executable, "-m", "linearsr_cli.app", *words], stdout=write, stderr=subprocess.PIPE)
+    os.close(write)
+    assert done.returncode == 3, done.stderr
+    assert json.loads((tmp_path / "scores.json").read_text())["rows"]
+
+
+def test_saved_pictures_are_not_replaced_by_others(run, clean: Path, tmp_path: Path) -> None:
+    command = ("eval", "--hr", clean, "--degrade", "bicubic", "--model", "compact", "--steps", 1, *FAST, "--limit", 1)
+    assert run(*command, "--save", tmp_path / "kept").code == 0
+    assert run(*command, "--save", tmp_path / "kept").code == 0
+    place = tmp_path / "kept" / "clean" / "compact-1-step" / "bridge.png"
+    Image.new("RGB", (64, 80)).save(place)
+    before = place.read_bytes()
+    refused = run(*command, "--save", tmp_path / "kept")
+    assert refused.code == 4
+    assert "is another picture" in refused.err
+    assert place.read_bytes() == before
+    inside = run(*command, "--save", tmp_path)
+    assert inside.code == 2
+    assert "folder of pictures to read" in inside.err

@@ -442,9 +442,11 @@ def test_results_that_were_saved_need_not_be_made_again(tmp_path: Path) -> None:
     Image.new("RGB", (48, 48)).save(place / "b.png")
     again = run(paired, [method], cache=cache, save=save)
     assert method.calls == {"a": 2, "b": 2, "c": 1}
-    assert [row.cached for row in again.images] == [False, False, True]
+    assert [(row.image, row.cached) for row in again.images] == [("a", False), ("c", True)]
     assert sorted(path.name for path in place.iterdir()) == ["a.png", "b.png", "c.png"]
-    assert np.asarray(Image.open(place / "b.png")).any()
+    assert [failure.image for failure in again.failures] == ["b"]
+    assert "is there and is another picture" in again.failures[0].message
+    assert not np.asarray(Image.open(place / "b.png")).any()  # nothing of the user's is replaced
 
 
 def test_files_are_known_by_their_bytes_and_not_read_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -255,7 +255,7 @@ def test_below_every_table_stands_what_the_numbers_mean(make: object) -> None:
         "PSNR-Y (dB, higher is better): 10 log10(255",
         "LPIPS (lower is better): LPIPS v0.1 with AlexNet",
         "arXiv:1801.03924",
-        "1000 resamples, seed 0",
+        "10000 resamples, seed 0",
         "exact sign test",
         "scale: 4",
         "crop border: 4",
