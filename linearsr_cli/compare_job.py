@@ -3,19 +3,17 @@
 from __future__ import annotations
 
 import itertools
-import os
 import tempfile
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from linearsr.errors import ConfigError, ImageError, LinearSRError, ShapeError
+from linearsr.errors import ImageError, LinearSRError, ShapeError
 from linearsr_cli.compare_plan import HR, LR, ComparePlan, Scene
-from linearsr_cli.compare_settings import CompareOptions
+from linearsr_cli.compare_settings import ROWS, CompareOptions, check_output_files, further_sheets, paths_of
 from linearsr_cli.errors import ExitCode, describe, exit_code_of, exit_code_of_files
 from linearsr_cli.output import Output, clean
-from linearsr_cli.plan_checks import why_not_there
 from linearsr_cli.progress import Progress, open_progress
 from linearsr_cli.signals import Stopped, hold
 
@@ -27,8 +25,6 @@ if TYPE_CHECKING:
 
 __all__ = ["check_output_files", "run_comparison"]
 
-ROWS = 4
-"""Scenes on a sheet, unless told otherwise."""
 MAX_BYTES = 6_000_000
 DOT = " \N{MIDDLE DOT} "
 """Between labels, which may hold commas."""
@@ -215,7 +211,7 @@ def _write_sheets(run: Run, images: Iterator[ReportImage], metrics: tuple[Metric
     for page in itertools.count(1):
         scenes = list(itertools.islice(images, rows))
         if not scenes:
-            return
+            break
         title = options.title if page == 1 else None
         canvas = compare_sheet(scenes, labels, metrics=metrics, zoom=options.zoom, title=title)
         path = page_path(Path(options.output), page)
@@ -232,6 +228,10 @@ def _write_sheets(run: Run, images: Iterator[ReportImage], metrics: tuple[Metric
             with hold():
                 write_bytes(path, data)
                 run.out.result(path, event)
+    if options.on_exists == "overwrite" and options.output != "-":
+        for path in further_sheets(options.output, page, paths_of(run.plan)):
+            path.unlink()
+            run.out.info(f"removed {clean(str(path))}, a sheet of an earlier comparison")
 
 
 def _write_page(run: Run, images: Iterator[ReportImage], metrics: tuple[MetricColumn, ...]) -> None:
@@ -242,10 +242,16 @@ def _write_page(run: Run, images: Iterator[ReportImage], metrics: tuple[MetricCo
     shown = [run.plan.labels[column] for column in run.plan.inputs]
     usual = DOT.join(shown if len(shown) > 1 else labels)
     title = usual if run.options.title is None else run.options.title
-    report = Report(title=title, labels=labels, metrics=metrics, images=images, facts=_facts(run, bool(metrics)))
+    start = (shown[0], shown[1]) if len(shown) > 1 else None
+    facts = _facts(run, bool(metrics))
+    report = Report(title=title, labels=labels, metrics=metrics, images=images, facts=facts, start=start)
     max_bytes = MAX_BYTES if run.options.max_bytes is None else run.options.max_bytes
     size = write_report(path, report, max_bytes=max_bytes)
-    run.out.info(f"pictures are stored as {size.encoding}")
+    said = f"pictures are stored as {size.encoding}"
+    if size.is_coarse:
+        run.out.warn(f"{said}, which shows; raise --max-size, or take fewer pictures with --limit")
+    else:
+        run.out.info(said)
     event: dict[str, Any] = {"event": "report", "output": str(path), "bytes": size.bytes, "images": run.done}
     run.out.result(path, {**event, "encoding": size.encoding})
 
@@ -263,34 +269,3 @@ def _facts(run: Run, is_scored: bool) -> tuple[tuple[str, str], ...]:
         among = "the columns" if len(run.plan.inputs) < 2 else DOT.join(run.plan.labels[c] for c in run.plan.inputs)
         facts.append(("Places", f"{options.crop} pixels a side, where luma differs most among {among}"))
     return tuple(facts)
-
-
-def check_output_files(plan: ComparePlan, options: CompareOptions) -> None:
-    """Refuse to replace an input, or, unless asked to, a file that is there.
-
-    Raises:
-        ConfigError: names the file; or more than one sheet would go to stdout.
-    """
-    rows = ROWS if options.rows is None else options.rows
-    pages = 1 if options.is_page else max(1, -(-len(plan.scenes) // rows))
-    if options.output == "-":
-        if pages > 1:
-            raise ConfigError(
-                f"{len(plan.scenes)} pictures are {pages} sheets, expected one for stdout",
-                hint=f"`--rows {len(plan.scenes)}`, or `--limit {rows}`",
-            )
-        return
-    from linearsr.comparison.sheet import page_path
-
-    inputs = {os.path.realpath(path) for scene in plan.scenes for path in scene.files.values()}
-    for page in range(1, pages + 1):
-        path = page_path(Path(options.output), page)
-        if os.path.realpath(path) in inputs:
-            raise ConfigError(f"output is {str(path)!r}, which is an input too", hint="use another name")
-        if os.path.lexists(path) and options.on_exists != "overwrite":
-            raise ConfigError(
-                f"output is {str(path)!r}, which exists already", hint="use another name, or `--on-exists overwrite`"
-            )
-        refusal = why_not_there(path)
-        if refusal is not None:
-            raise refusal

@@ -5,17 +5,33 @@ from __future__ import annotations
 import math
 import os
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
 from linearsr.errors import ConfigError
 from linearsr_cli.eval_settings import split_label
-from linearsr_cli.plan_checks import file_key
+from linearsr_cli.plan_checks import file_key, why_not_there
 
-__all__ = ["CompareOptions", "check_compare_options", "label_inputs", "parse_bytes", "parse_inputs", "parse_zoom"]
+if TYPE_CHECKING:
+    from linearsr_cli.compare_plan import ComparePlan
 
+__all__ = [
+    "ROWS",
+    "CompareOptions",
+    "check_compare_options",
+    "check_output_files",
+    "further_sheets",
+    "label_inputs",
+    "parse_bytes",
+    "parse_inputs",
+    "parse_zoom",
+    "paths_of",
+]
+
+ROWS = 4
+"""Scenes on a sheet, unless told otherwise."""
 SHEETS, PAGES = (".png", ".jpg", ".jpeg", ".webp"), (".html", ".htm")
 _UNITS = {"": 1, "b": 1, "kb": 10**3, "mb": 10**6, "gb": 10**9}
 
@@ -198,3 +214,59 @@ def label_inputs(options: CompareOptions) -> tuple[str, ...]:
         if not label or labels.count(label) > 1 or label == taken:
             raise ConfigError(f"label is {label!r}, expected one of its own for each column", hint="`--labels a,b`")
     return labels
+
+
+def further_sheets(output: str, page: int, inputs: Collection[str]) -> list[Path]:
+    """Sheets of an earlier comparison that are there without a gap from `page` on; what is compared is none of them.
+
+    Args:
+        output: name of the first sheet.
+        page: number of the first that is looked for, at least 2.
+        inputs: real paths of the files compared.
+    """
+    from linearsr.comparison.sheet import page_path
+
+    found: list[Path] = []
+    while (path := page_path(Path(output), page + len(found))).is_file() and os.path.realpath(path) not in inputs:
+        found.append(path)
+    return found
+
+
+def check_output_files(plan: ComparePlan, options: CompareOptions) -> None:
+    """Refuse to replace an input, or, unless asked to, a file that is there.
+
+    Raises:
+        ConfigError: names the file; or more than one sheet would go to stdout, or no page is as small as asked.
+    """
+    if options.is_page and options.max_bytes is not None:
+        from linearsr.comparison.report import check_max_bytes
+
+        check_max_bytes(options.max_bytes)
+    rows = ROWS if options.rows is None else options.rows
+    pages = 1 if options.is_page else max(1, -(-len(plan.scenes) // rows))
+    if options.output == "-":
+        if pages > 1:
+            raise ConfigError(
+                f"{len(plan.scenes)} pictures are {pages} sheets, expected one for stdout",
+                hint=f"`--rows {len(plan.scenes)}`, or `--limit {rows}`",
+            )
+        return
+    from linearsr.comparison.sheet import page_path
+
+    inputs = paths_of(plan)
+    paths = [page_path(Path(options.output), page) for page in range(1, pages + 1)]
+    for path in paths if options.is_page else (*paths, *further_sheets(options.output, pages + 1, inputs)):
+        if os.path.realpath(path) in inputs:
+            raise ConfigError(f"output is {str(path)!r}, which is an input too", hint="use another name")
+        if os.path.lexists(path) and options.on_exists != "overwrite":
+            raise ConfigError(
+                f"output is {str(path)!r}, which exists already", hint="use another name, or `--on-exists overwrite`"
+            )
+        refusal = why_not_there(path)
+        if refusal is not None:
+            raise refusal
+
+
+def paths_of(plan: ComparePlan) -> frozenset[str]:
+    """Real paths of the files compared."""
+    return frozenset(os.path.realpath(path) for scene in plan.scenes for path in scene.files.values())

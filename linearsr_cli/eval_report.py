@@ -83,6 +83,7 @@ def _facts(options: EvalOptions) -> dict[str, Any]:
 
     from linearsr import __version__
 
+    variables = [f"{name}={value}" for name, value in sorted(os.environ.items()) if name.startswith("LINEARSR_")]
     return {
         "command": shlex.join(["linearsr", *sys.argv[1:]]),
         "date": datetime.date.today().isoformat(),
@@ -92,7 +93,7 @@ def _facts(options: EvalOptions) -> dict[str, Any]:
         "system": f"{platform.system()} {platform.machine()}",
         "threads": torch.get_num_threads(),
         "device": options.device,
-        "environment": {name: value for name, value in sorted(os.environ.items()) if name.startswith("LINEARSR_")},
+        **({"environment": variables} if variables else {}),
     }
 
 

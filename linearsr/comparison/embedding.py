@@ -15,13 +15,15 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from linearsr.errors import ConfigError
-
 __all__ = ["Encoding", "PictureSpool", "encode_thumbnail", "fit_pictures"]
 
 QUALITIES = (95, 90, 85, 80, 75, 70, 65, 60)
 MIN_LONG_SIDE = 320
 """Pictures are not made smaller than this to fit."""
+SMALLEST = f"WebP quality {QUALITIES[-1]} and {MIN_LONG_SIDE} pixels on the longer side"
+"""The last setting that is tried, in words."""
+GOOD_QUALITY = 85
+"""Below it what the encoding changes is seen."""
 MAX_WEBP_SIDE = 16_383
 """What the format can hold."""
 _SHRINK = 0.8
@@ -43,6 +45,11 @@ class Encoding:
     def exact(self) -> bool:
         """Whether the stored pixels are those of the pictures."""
         return self.quality is None and self.long_side is None
+
+    @property
+    def is_coarse(self) -> bool:
+        """Whether the encoding is seen: its quality is below 85, as it is wherever pictures were shrunk to fit."""
+        return self.quality is not None and self.quality < GOOD_QUALITY
 
     def __str__(self) -> str:
         """Short name, such as `WebP 90, long side 1280`."""
@@ -89,17 +96,14 @@ def encode_thumbnail(picture: np.ndarray) -> str:
     return _encode(image, Encoding(quality=75))
 
 
-def fit_pictures(spool: PictureSpool, budget: int) -> tuple[Encoding, list[str]]:
+def fit_pictures(spool: PictureSpool, budget: int) -> tuple[Encoding, list[str]] | None:
     """Encode all pictures alike, at the best setting whose base64 text takes at most `budget` characters.
 
     Settings from the best: every pixel as it is; quality 95 down to 60; then at 60 a long side that shrinks by a fifth
     each time, which takes the largest pictures first, down to 320 pixels.
 
     Returns:
-        The setting and the text of each picture, in the order of the spool.
-
-    Raises:
-        ConfigError: the last setting takes more.
+        The setting and the text of each picture, in the order of the spool; None where the last setting takes more.
     """
     if spool.long_side <= MAX_WEBP_SIDE and spool.bytes * _LOSSLESS_OVER_PNG * 4 / 3 <= budget:
         exact = Encoding(quality=None)
@@ -117,11 +121,6 @@ def fit_pictures(spool: PictureSpool, budget: int) -> tuple[Encoding, list[str]]
             fitting = settings[middle], texts
             high = middle - 1
         middle = (low + high) // 2
-    if fitting is None:
-        raise ConfigError(
-            f"{spool.count} pictures do not fit into a report of {budget:,} bytes, even at {settings[-1]}",
-            hint="compare fewer pictures or allow a larger report with `--max-size`",
-        )
     return fitting
 
 

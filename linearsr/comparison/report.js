@@ -3,7 +3,7 @@
 /* The page: which picture and which methods are shown, and everything that changes them. */
 
 const data = JSON.parse(byId("report-data").textContent);
-const state = { picture: 0, left: 0, right: data.labels.length - 1, difference: false, place: -1 };
+const state = { picture: 0, left: data.start[0], right: data.start[1], difference: false, place: -1 };
 let started = false;
 const stage = new Stage(viewChanged);
 const table = new ScoreTable(byId("table"), data, (index) => {

@@ -22,10 +22,10 @@ from typing import Any
 import numpy as np
 
 from linearsr.atomic import write_bytes
-from linearsr.comparison.embedding import Encoding, PictureSpool, encode_thumbnail, fit_pictures
+from linearsr.comparison.embedding import SMALLEST, Encoding, PictureSpool, encode_thumbnail, fit_pictures
 from linearsr.errors import ConfigError, ShapeError
 
-__all__ = ["MetricColumn", "Report", "ReportImage", "ReportSize", "write_report"]
+__all__ = ["MetricColumn", "Report", "ReportImage", "ReportSize", "check_max_bytes", "write_report"]
 
 _SCRIPTS = ("report_stage.js", "report_table.js", "report.js")
 _SLACK = 1024
@@ -72,12 +72,14 @@ class Report:
 
     title: str
     labels: tuple[str, ...]
-    """Methods, at least two; the first and the last face each other when the page opens."""
+    """Methods, at least two."""
     metrics: tuple[MetricColumn, ...]
     images: Iterable[ReportImage]
     """Read once, one at a time."""
     facts: tuple[tuple[str, str], ...] = ()
     """(name, text) for the foot of the page: versions, the command, how pictures were made."""
+    start: tuple[str, str] | None = None
+    """Labels that face each other when the page opens, left and right; None for the first and the last."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -87,6 +89,8 @@ class ReportSize:
     bytes: int
     encoding: str
     """Such as `WebP 90`."""
+    is_coarse: bool = False
+    """Whether the encoding is seen: WebP below quality 85, or shrunk to fit."""
 
 
 def write_report(path: Path, report: Report, *, max_bytes: int = 6_000_000) -> ReportSize:
@@ -97,11 +101,12 @@ def write_report(path: Path, report: Report, *, max_bytes: int = 6_000_000) -> R
 
     Raises:
         ConfigError: the pictures do not fit; there is no scene, or fewer than two methods; a name occurs twice; a scene
-            lacks a method.
+            lacks a method; the page is to start with a method that is not there.
         ShapeError: the pictures of a scene are not (H, W, 3) uint8 of one size.
         ImageError: the file cannot be written.
     """
-    _check_labels(report.labels)
+    _check_labels(report.labels, report.start)
+    check_max_bytes(max_bytes)
     with tempfile.TemporaryDirectory(prefix="linearsr-report-") as folder:
         spool = PictureSpool(Path(folder))
         images: list[dict[str, Any]] = []
@@ -114,18 +119,57 @@ def write_report(path: Path, report: Report, *, max_bytes: int = 6_000_000) -> R
             raise ConfigError("there are no pictures to report on", hint="name at least one picture of each method")
         rest = len(_page(report, images, [], Encoding(quality=None)))
         commas = 3 * spool.count
-        encoding, texts = fit_pictures(spool, max_bytes - rest - commas - _SLACK)
+        check_max_bytes(max_bytes, rest + commas)
+        fitting = fit_pictures(spool, max_bytes - rest - commas - _SLACK)
+    if fitting is None:
+        pictures = f"{len(images)} picture{'s' * (len(images) > 1)} by {len(report.labels)} methods"
+        raise ConfigError(
+            f"{pictures} cannot fit into --max-size {_size_text(max_bytes)}, even at {SMALLEST}",
+            hint="allow a larger page with `--max-size`, or fewer pictures with `--limit`",
+        )
+    encoding, texts = fitting
     page = _page(report, images, texts, encoding)
     write_bytes(path, page)
-    return ReportSize(bytes=len(page), encoding=str(encoding))
+    return ReportSize(bytes=len(page), encoding=str(encoding), is_coarse=encoding.is_coarse)
 
 
-def _check_labels(labels: tuple[str, ...]) -> None:
+def check_max_bytes(max_bytes: int, page_bytes: int | None = None) -> None:
+    """Refuse a bound that no page keeps.
+
+    Args:
+        max_bytes: of the whole page.
+        page_bytes: what it takes without pictures; None for what every page takes.
+
+    Raises:
+        ConfigError: it is less than the page without pictures.
+    """
+    if page_bytes is None:
+        page_bytes = sum(len(_part(name).encode("utf-8")) for name in ("report.html", "report.css", *_SCRIPTS))
+    least = page_bytes + _SLACK
+    if max_bytes < least:
+        raise ConfigError(
+            f"--max-size {_size_text(max_bytes)} is less than the page without pictures, about {-(-least // 1000)} kB",
+            hint="`--max-size 6MB`, or leave it out",
+        )
+
+
+def _size_text(count: int) -> str:
+    """As `--max-size` takes it, exact."""
+    for unit, factor in (("MB", 10**6), ("kB", 10**3)):
+        if count % factor == 0:
+            return f"{count // factor}{unit}"
+    return f"{count}B"
+
+
+def _check_labels(labels: tuple[str, ...], start: tuple[str, str] | None) -> None:
     if len(labels) < 2:
         raise ConfigError(f"a report compares at least two methods, got {len(labels)}", hint="name another method")
     double = [label for index, label in enumerate(labels) if label in labels[:index]]
     if double:
         raise ConfigError(f"two methods are called {double[0]!r}", hint="give each method a label of its own")
+    for label in start or ():
+        if label not in labels:
+            raise ConfigError(f"the page starts with {label!r}, which is no method", hint=f"one of {', '.join(labels)}")
 
 
 def _check_image(image: ReportImage, labels: tuple[str, ...], names: set[str]) -> None:
@@ -175,6 +219,7 @@ def _page(report: Report, images: list[dict[str, Any]], texts: list[str], encodi
     count = len(report.labels)
     data = {
         "labels": list(report.labels),
+        "start": [0, count - 1] if report.start is None else [report.labels.index(label) for label in report.start],
         "exact": encoding.exact,
         "metrics": [
             {"title": metric.title, "unit": metric.unit, "digits": metric.digits, "lower": metric.lower_better}

@@ -66,6 +66,7 @@ def page(tmp_path_factory) -> Path:
             metrics=metrics,
             images=images,
             facts=(("Command", "linearsr compare <a> b"),),
+            start=(LABELS[1], LABELS[2]),
         ),
     )
     assert size.encoding == "WebP lossless"
@@ -141,6 +142,7 @@ def test_page_opens_with_everything_as_text(view, device):
     assert b.driver.title == b.text("h1") == "Red & <blue>"
     assert b.js("return document.querySelectorAll('script').length") == 2
     assert b.js("return document.querySelectorAll('b, i, img[onerror], distance').length") == 0
+    assert (b.text("#left-tag"), b.text("#right-tag")) == LABELS[1:]  # as told, not the first and the last
     assert column(b, 0) == list(NAMES)
     assert b.text("#notes") == "<i>Note</i>"
     assert [o for o in b.js("return [...document.querySelector('#left').options].map((o) => o.text)")] == list(LABELS)
@@ -239,7 +241,7 @@ def test_methods_are_chosen_and_swapped(view, device):
     choose = (
         "const s = document.getElementById(arguments[0]); s.value = arguments[1]; s.dispatchEvent(new Event('change'))"
     )
-    assert sides() == (ORIGINAL, BLUE)
+    assert sides() == (RED, BLUE)
     b.js(choose, "left", 2)
     b.js(choose, "right", 1)
     assert sides() == (BLUE, RED)
@@ -491,8 +493,8 @@ def test_nonsense_in_the_address_is_passed_over(view):
     b = view("desktop", "#picture=none&left=%3Cb%3E&right=&at=abc&zoom=-5&x=NaN&difference=999&%E0%A4%A")
     assert (b.text("#name"), b.text("#left-tag"), b.text("#right-tag"), value_now(b)) == (
         NAMES[0],
-        LABELS[0],
-        LABELS[-1],
+        LABELS[1],
+        LABELS[2],
         50,
     )
 

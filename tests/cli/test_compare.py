@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import json
 import os
+import re
 import signal
 from pathlib import Path
 
@@ -159,6 +161,36 @@ def test_a_page_is_one_file_of_limited_size(run, put):
     assert "<title>one, a \u00b7 b</title>" in Path("usual.html").read_text(encoding="utf-8")
 
 
+def start_of(path: str) -> list[str]:
+    """Labels a page starts with."""
+    data = json.loads(Path(path).read_text(encoding="utf-8").split('id="report-data">')[1].split("</script>")[0])
+    return [data["labels"][index] for index in data["start"]]
+
+
+def test_a_page_starts_with_the_first_two_inputs(run, put):
+    for folder in ("a", "b", "c", "hr"):
+        put(f"{folder}/x.png", levels=len(folder))
+    put("lr/x.png", (24, 16))
+    assert run("compare", "a", "b", "c", "--hr", "hr", "--lr", "lr", "-o", "r.html", "--metrics", "none").code == 0
+    assert start_of("r.html") == ["a", "b"]
+    assert run("compare", "a", "--hr", "hr", "--lr", "lr", "-o", "one.html", "--metrics", "none").code == 0
+    assert start_of("one.html") == ["reference", "a"]
+
+
+def test_pictures_that_lose_to_fit_are_a_warning(run, put):
+    for folder, seed in (("a", 1), ("b", 2)):
+        noise = np.random.default_rng(seed).integers(0, 256, (160, 160, 3), dtype=np.uint8)
+        Path(folder).mkdir()
+        Image.fromarray(noise).save(f"{folder}/x.png")
+    good = run("compare", "a", "b", "-o", "good.html")
+    assert "pictures are stored as WebP lossless" in good.err
+    assert "warning" not in good.err
+    small = run("compare", "a", "b", "-o", "small.html", "--max-size", "105kB")
+    assert small.code == 0
+    assert re.search(r"warning: pictures are stored as WebP [67]\d, which shows", small.err)
+    assert "raise --max-size, or take fewer pictures with --limit" in small.err
+
+
 def test_stdout_gets_one_png_and_nothing_else(put, capfdbinary):
     from linearsr_cli.app import main
 
@@ -285,6 +317,30 @@ def test_what_is_there_is_never_replaced_unasked(run, put):
     assert Path("a/x.png").read_bytes() == before
 
 
+def test_old_further_sheets_are_refused_or_removed_up_to_a_gap(run, put):
+    put("a/x.png"), put("b/x.png"), put("a/y.png"), put("b/y.png")
+    for name in ("s-3.png", "s-4.png", "s-6.png", "s-04.png"):
+        Path(name).write_text("old")
+    words = ("compare", "a", "b", "-o", "s.png", "--rows", 1)
+    result = run(*words)
+    assert result.code == 2
+    assert "output is 's-3.png', which exists already" in result.err
+    assert not Path("s.png").exists()
+    result = run(*words, "--on-exists", "overwrite")
+    assert (result.code, result.out) == (0, "s.png\ns-2.png\n")
+    assert sorted(path.name for path in Path().glob("s*.png")) == ["s-04.png", "s-2.png", "s-6.png", "s.png"]
+    assert "removed s-3.png" in result.err
+
+
+def test_an_input_named_like_a_further_sheet_stays(run, put):
+    put("s-2.png"), put("s-3.png", levels=20)
+    before = Path("s-2.png").read_bytes()
+    for choice in ("error", "overwrite"):
+        assert run("compare", "s-2.png", "s-3.png", "-o", "s.png", "--on-exists", choice).code == 0
+    assert Path("s-2.png").read_bytes() == before
+    assert Path("s-3.png").exists()
+
+
 @pytest.mark.parametrize(
     ("words", "said"),
     [
@@ -307,6 +363,7 @@ def test_what_is_there_is_never_replaced_unasked(run, put):
         (("a.png", "b.png", "--zoom", "9", "-o", "s.png"), "zoom is '9'"),
         (("a.png", "b.png", "--zoom", "2", "-o", "r.html"), "--zoom and --rows are of sheets"),
         (("a.png", "b.png", "--max-size", "1MB", "-o", "s.png"), "--max-size is of a page"),
+        (("a.png", "b.png", "--max-size", "10kB", "-o", "r.html"), "--max-size 10kB is less than the page without"),
         (("a.png", "b.png", "--max-size", "big", "-o", "r.html"), "size is 'big'"),
         (("a.png", "b.png", "--crop", "4", "-o", "s.png"), "crop is 4, expected at least 8"),
         (("a.png", "b.png", "--metrics", "psnr", "-o", "s.png"), "PSNR-Y has no original"),

@@ -143,11 +143,54 @@ def test_large_pictures_are_shrunk_before_small_ones(tmp_path):
 def test_what_does_not_fit_is_an_error_that_leaves_the_old_file(tmp_path):
     path = tmp_path / "r.html"
     path.write_text("old")
-    with pytest.raises(ConfigError, match="2 pictures do not fit into a report of") as caught:
-        write_report(path, report(scene(size=(336, 448))), max_bytes=60_000)
+    with pytest.raises(ConfigError, match="1 picture by 2 methods cannot fit into --max-size 60500B, even") as caught:
+        write_report(path, report(scene(size=(336, 448))), max_bytes=60_500)
     assert "--max-size" in caught.value.hint
     assert path.read_text() == "old"
     assert [entry.name for entry in tmp_path.iterdir() if entry.is_file()] == ["r.html"]
+
+
+def test_a_bound_below_the_page_itself_is_told_before_a_picture_is_read(tmp_path):
+    def unread():
+        raise AssertionError("a picture was read")
+        yield
+
+    empty = write_report(tmp_path / "r.html", report(scene(size=(8, 8)))).bytes
+    for asked, said in ((10_000, "10kB"), (999, "999B")):
+        words = rf"--max-size {said} is less than the page without pictures, about (\d+) kB"
+        with pytest.raises(ConfigError, match=words) as caught:
+            write_report(tmp_path / "r.html", report(images=unread()), max_bytes=asked)
+        needed = int(re.search(words, caught.value.message)[1]) * 1000
+        assert 0.9 * empty < needed < empty + 2500
+
+
+def test_a_bound_below_the_page_with_its_lists_names_what_it_needs(tmp_path):
+    image = scene(size=(8, 8), notes=("n" * 20_000,))
+    empty = write_report(tmp_path / "r.html", report(image)).bytes
+    with pytest.raises(ConfigError, match=r"--max-size 60kB is less than the page .*, about \d+ kB") as caught:
+        write_report(tmp_path / "r.html", report(image), max_bytes=60_000)
+    assert abs(int(re.search(r"(\d+) kB$", caught.value.message)[1]) * 1000 - empty) < 3000
+
+
+def test_an_encoding_that_is_seen_is_told(tmp_path):
+    coarse = {}
+    for room in (1_000_000, 200_000, 130_000, 80_000, 45_000, 35_000):
+        size = write_report(tmp_path / "r.html", report(scene(size=(336, 448))), max_bytes=55_000 + room)
+        coarse[size.encoding] = size.is_coarse
+    for encoding, is_coarse in coarse.items():
+        quality = re.match(r"WebP (\d+)", encoding)
+        assert is_coarse == (quality is not None and int(quality[1]) < 85)
+        assert is_coarse or "long side" not in encoding
+    assert set(coarse.values()) == {True, False}
+
+
+def test_a_page_starts_with_the_labels_it_is_told(tmp_path):
+    starts = []
+    for start in (None, ("b", "c"), ("c", "a")):
+        image = scene(labels=("a", "b", "c"))
+        write_report(tmp_path / "r.html", report(image, labels=("a", "b", "c"), start=start))
+        starts.append(read(tmp_path / "r.html")[1]["start"])
+    assert starts == [[0, 2], [1, 2], [2, 0]]
 
 
 def test_names_never_become_markup(tmp_path):
@@ -225,6 +268,7 @@ def test_a_name_that_is_no_text_does_not_stop_the_report(tmp_path):
         (lambda: report(scene(), scene()), ConfigError, "two pictures are called 'one'"),
         (lambda: report(scene(labels=("a", "c"))), ConfigError, "'one' has no picture by 'b'"),
         (lambda: report(), ConfigError, "no pictures"),
+        (lambda: report(scene(), start=("a", "c")), ConfigError, "starts with 'c', which is no method"),
         (lambda: report(scene(pictures={"a": textured(8, 8), "b": textured(8, 9)})), ShapeError, r"\(8, 9, 3\)"),
         (lambda: report(scene(pictures={"a": textured(8, 8) / 255, "b": textured(8, 8)})), ShapeError, "float64"),
         (lambda: report(scene(pictures={"a": textured(8, 8)[..., 0], "b": textured(8, 8)})), ShapeError, r"\(8, 8\)"),
