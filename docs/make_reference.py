@@ -40,9 +40,10 @@ pipeline reads stdout and the exit code and nothing else.
 
 ENVIRONMENT = """## Environment
 
-Every option can be set in the environment: `--tile-overlap` of `upscale` as `LINEARSR_UPSCALE_TILE_OVERLAP` or, for all
-commands, `LINEARSR_TILE_OVERLAP`. What is given on the command line wins. Options of `models` and `eval --format`
-have the long name only, such as `LINEARSR_MODELS_VERIFY_REPAIR`, since theirs mean other things.
+Every option that is not repeatable can be set in the environment: `--tile-overlap` of `upscale` as
+`LINEARSR_UPSCALE_TILE_OVERLAP` or, for all commands, `LINEARSR_TILE_OVERLAP`. What is given on the command line wins.
+Options of `models` and `eval --format` have the long name only, such as `LINEARSR_MODELS_VERIFY_REPAIR`, since theirs
+mean other things.
 
 | variable | meaning |
 |---|---|

@@ -47,7 +47,7 @@ Examples:
 
 Results (paths, JSON lines) go to stdout, everything else to stderr. Exit codes: 0 done, 1 unexpected error,
 2 usage, 3 some files failed, 4 nothing done, 5 weights, 6 device or memory, 130 and 143 interrupted.
-Every option can be set in the environment as LINEARSR_OPTION, for example LINEARSR_TILE_OVERLAP=64;
+Options, but for repeatable ones, can be set in the environment, for example LINEARSR_TILE_OVERLAP=64;
 LINEARSR_DEBUG=1 shows tracebacks.
 """
 
