@@ -167,5 +167,7 @@ def _walk(root: Path, recursive: bool, skip: set[str], refused: list[OSError]) -
         if not recursive:
             folders.clear()
         for name in sorted(files):
-            if not name.startswith(".") and os.path.splitext(name)[1].lower() in wanted:
-                yield Path(here, name)
+            path = Path(here, name)
+            # A pipe in a folder would be waited for without end.
+            if not name.startswith(".") and path.suffix.lower() in wanted and not path.is_fifo():
+                yield path

@@ -135,8 +135,10 @@ def _walk(root: Path, recursive: bool) -> Iterator[Path]:
     for here, folders, files in os.walk(root, onerror=refuse):
         folders[:] = sorted(name for name in folders if recursive and not name.startswith("."))
         for name in sorted(files):
-            if not name.startswith(".") and os.path.splitext(name)[1].lower() in IMAGE_SUFFIXES:
-                yield Path(here, name)
+            path = Path(here, name)
+            # A pipe in a folder would be waited for without end.
+            if not name.startswith(".") and path.suffix.lower() in IMAGE_SUFFIXES and not path.is_fifo():
+                yield path
 
 
 def distinct_names(sets: Sequence[PairedSet]) -> tuple[PairedSet, ...]:

@@ -389,3 +389,13 @@ def test_saved_pictures_are_not_replaced_by_others(run, clean: Path, tmp_path: P
     inside = run(*command, "--save", tmp_path)
     assert inside.code == 2
     assert "folder of pictures to read" in inside.err
+
+
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="this system has no named pipes")
+def test_a_pipe_among_the_pictures_is_not_waited_for(run, clean: Path, results: Path, tmp_path: Path) -> None:
+    for folder in (clean, results):
+        os.mkfifo(folder / "pipe.png")
+    found = table(run("eval", "--sr", results, "--hr", clean, *FAST))
+    assert found["rows"][0]["num_images"] == 3
+    made = run("degrade", clean, "-o", tmp_path / "lr")
+    assert (made.code, len(made.out.splitlines())) == (0, 3)
