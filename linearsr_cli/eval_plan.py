@@ -248,8 +248,12 @@ def _models(text: str, options: EvalOptions, out: Output, on_download: OnDownloa
 def _baseline(methods: Sequence[Method], options: EvalOptions) -> str | None:
     """What differences are taken from: the first baseline asked for, else the first row if there are others."""
     names = [method.info.name for method in methods]
+    fixed = [method.info.name for method in methods if method.info.kind == "baseline"]
     for name in () if options.baseline is None else options.baseline:
+        if name == CEILING:  # the one baseline that is called after its model, and the last of them
+            return fixed[-1]
         if name in names:
             return name
-    fixed = next((method.info.name for method in methods if method.info.kind == "baseline"), None)
-    return fixed if fixed is not None or len(names) < 2 else names[0]
+    if fixed:
+        return fixed[0]
+    return names[0] if len(names) > 1 else None

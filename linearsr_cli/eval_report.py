@@ -13,8 +13,10 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from linearsr.errors import ImageError
 from linearsr_cli.errors import ExitCode
 from linearsr_cli.eval_settings import EvalOptions
+from linearsr_cli.help import is_option_variable
 from linearsr_cli.output import Output, clean
 
 if TYPE_CHECKING:
@@ -33,10 +35,8 @@ def report_evaluation(
     """Print and write what was asked for, then say what is missing or too low.
 
     Returns:
-        0; 3 if pictures failed or a threshold is missed; 4 if nothing could be scored.
-
-    Raises:
-        ImageError: a file cannot be written.
+        0; 3 if pictures failed, a threshold is missed or a file cannot be written, which loses nothing else; 4 if
+        nothing could be scored.
     """
     from linearsr.evaluation.statistics import summarise
 
@@ -44,13 +44,16 @@ def report_evaluation(
     kind = options.format
     if kind == "auto":
         kind = "table" if sys.stdout.isatty() else "json"
+    written = True
     for path in options.output:
         if rows or path.suffix.lower() == ".json":  # which holds the failures as well
-            _write(path, _text(FORMATS[path.suffix.lower()], evaluation, rows, options), out)
+            written &= _write(path, _text(FORMATS[path.suffix.lower()], evaluation, rows, options), out)
     if options.per_image is not None and rows:
-        _write(options.per_image, _per_image(evaluation, options.per_image), out)
+        written &= _write(options.per_image, _per_image(evaluation, options.per_image), out)
     _tell(evaluation, out, kind)
     code = _exit_code(evaluation, rows, thresholds, out)
+    if code is ExitCode.DONE and not written:
+        code = ExitCode.SOME_FAILED
     try:
         if rows or kind == "json":
             out.data(_text(kind, evaluation, rows, options).rstrip("\n"))
@@ -83,7 +86,7 @@ def _facts(options: EvalOptions) -> dict[str, Any]:
 
     from linearsr import __version__
 
-    variables = [f"{name}={value}" for name, value in sorted(os.environ.items()) if name.startswith("LINEARSR_")]
+    variables = [f"{name}={value}" for name, value in sorted(os.environ.items()) if is_option_variable(name)]
     return {
         "command": shlex.join(["linearsr", *sys.argv[1:]]),
         "date": datetime.date.today().isoformat(),
@@ -105,11 +108,17 @@ def _per_image(evaluation: Evaluation, path: Path) -> str:
     return json.dumps(records.per_image_json(evaluation), indent=2, allow_nan=False) + "\n"
 
 
-def _write(path: Path, text: str, out: Output) -> None:
+def _write(path: Path, text: str, out: Output) -> bool:
+    """Write one file; whether it is there now."""
     from linearsr.atomic import write_bytes
 
-    write_bytes(path, text.encode("utf-8"))
+    try:
+        write_bytes(path, text.encode("utf-8"))
+    except ImageError as error:
+        out.failure(str(path), error)
+        return False
     out.info(f"wrote {clean(path)}")
+    return True
 
 
 def _tell(evaluation: Evaluation, out: Output, kind: str) -> None:

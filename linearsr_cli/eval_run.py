@@ -119,15 +119,18 @@ def _remarks(evaluation: Evaluation) -> list[str]:
     for name in (name for name in evaluation.metrics if METRICS[name].needs != "tiles"):
         lacking = {(image.dataset, image.image) for image in evaluation.images if name not in image.scores}
         if lacking:
-            title, num = METRICS[name].title, len(lacking)
-            remarks.append(f"{title}: {num} pictures are too small for it and count in none of its means")
+            remarks.append(f"{METRICS[name].title}: too small for it, so in none of its means: {_pictures(lacking)}")
     for name in evaluation.metrics:
         same = {(image.dataset, image.image) for image in evaluation.images if math.isinf(image.scores.get(name, 0.0))}
         if same:
-            text = f"{METRICS[name].title}: infinite for {len(same)} pictures, which equal what they are compared with"
+            text = f"{METRICS[name].title}: infinite for {_pictures(same)}, equal to what it is compared with"
             remarks.append(f"{text}; --fail-under judges the others")
     timed = [image for image in evaluation.images if image.seconds is not None]
     kept = sum(image.cached for image in timed)
     if kept:
         remarks.append(f"seconds of {kept} of {len(timed)} results are those of the run that made them")
     return remarks
+
+
+def _pictures(found: set[tuple[str, str]]) -> str:
+    return "1 picture" if len(found) == 1 else f"{len(found)} pictures"

@@ -9,13 +9,18 @@ from typing import Any
 
 from typer.core import TyperCommand, TyperGroup, TyperOption
 
-__all__ = ["CONTEXT_SETTINGS", "HelpCommand", "HelpGroup", "hyphens"]
+__all__ = ["CONTEXT_SETTINGS", "HelpCommand", "HelpGroup", "hyphens", "is_option_variable"]
 
 ENV_PREFIX = "LINEARSR"
 RESERVED = ("LINEARSR_CACHE", "LINEARSR_DATA", "LINEARSR_DEBUG")
 """Variables with a meaning of their own: folder of what can be made again, photographs for the tests, tracebacks."""
 OWN_MEANING = ("LINEARSR_EVAL_FORMAT",)
 """Options that share only their name with those of other commands: these have the long variable alone."""
+
+
+def is_option_variable(name: str) -> bool:
+    """Whether an environment variable stands for an option, and so may change what a command does."""
+    return name.startswith(f"{ENV_PREFIX}_") and name not in RESERVED
 
 
 def hyphens(name: str) -> str:

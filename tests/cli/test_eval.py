@@ -279,6 +279,9 @@ def test_the_environment_of_all_commands_is_no_error(
     monkeypatch.setenv("LINEARSR_CACHE", str(clean.parent / "cache"))
     assert run("eval", "--sr", results, "--hr", clean, "--metrics", "psnr").code == 0
     assert list((clean.parent / "cache" / "eval").rglob("*.json"))
+    monkeypatch.setenv("LINEARSR_DATA", "somewhere")
+    facts = table(run("eval", "--sr", results, "--hr", clean, "--metrics", "psnr"))["facts"]
+    assert facts["environment"] == ["LINEARSR_FORMAT=png", "LINEARSR_STEPS=1"]
 
 
 def test_folders_are_compared_with_the_first_or_the_one_named(run, clean: Path, results: Path, tmp_path: Path) -> None:
@@ -324,7 +327,7 @@ def test_pictures_too_small_for_a_score_count_in_none_of_its_means(run, clean: P
     found = table(run("eval", "--sr", results, "--hr", clean, "--no-cache"))
     (row,) = found["rows"]
     assert (row["num_images"], row["scores"]["psnr_y"]["num"], row["scores"]["ssim_y"]["num"]) == (3, 3, 2)
-    assert any("SSIM-Y: 1 pictures are too small" in note for note in found["notes"])
+    assert any("SSIM-Y: too small for it, so in none of its means: 1 picture" in note for note in found["notes"])
     asked = run("eval", "--sr", results, "--hr", clean, "--metrics", "ssim", "--no-cache")
     assert asked.code == 3
     assert "SSIM-Y" in asked.err
@@ -362,7 +365,7 @@ def test_one_equal_picture_opens_no_gate(run, clean: Path, results: Path) -> Non
     result = run("eval", "--sr", results, "--hr", clean, *FAST, "--fail-under", "psnr=27")
     assert result.code == 3
     notes = json.loads(result.out)["notes"]
-    assert any("infinite for 1 pictures" in note for note in notes)
+    assert any("infinite for 1 picture," in note for note in notes)
 
 
 def test_files_are_written_and_judged_though_nobody_reads_the_table(clean: Path, results: Path, tmp_path: Path) -> None:
@@ -399,3 +402,24 @@ def test_a_pipe_among_the_pictures_is_not_waited_for(run, clean: Path, results: 
     assert found["rows"][0]["num_images"] == 3
     made = run("degrade", clean, "-o", tmp_path / "lr")
     assert (made.code, len(made.out.splitlines())) == (0, 3)
+
+
+def test_a_file_that_cannot_be_written_loses_nothing_else(
+    run, clean: Path, results: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    import linearsr.atomic
+    from linearsr.errors import ImageError
+
+    whole = linearsr.atomic.write_bytes
+
+    def full_disk(path: Path, data: bytes, **settings: bool) -> None:
+        if path.suffix == ".md":
+            raise ImageError(f"{path} cannot be written: no space left", hint="make room")
+        whole(path, data, **settings)
+
+    monkeypatch.setattr(linearsr.atomic, "write_bytes", full_disk)
+    result = run("eval", "--sr", results, "--hr", clean, *FAST, "-o", "scores.md", "-o", "scores.csv")
+    assert result.code == 3
+    assert "no space left" in result.err
+    assert json.loads(result.out)["rows"]
+    assert (tmp_path / "scores.csv").read_text().startswith("dataset,method")
