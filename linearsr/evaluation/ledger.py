@@ -34,10 +34,14 @@ class Ledger:
         cache: that keeps them; None keeps nothing.
         metrics: that are asked for.
         settings: of scoring.
+        explicit: as `make_scorers`: a picture that had no value of a metric is scored again, for it fails now.
     """
 
-    def __init__(self, cache: ScoreCache | None, metrics: tuple[str, ...], settings: ScoreSettings) -> None:
+    def __init__(
+        self, cache: ScoreCache | None, metrics: tuple[str, ...], settings: ScoreSettings, *, explicit: bool = False
+    ) -> None:
         self._cache = cache
+        self._explicit = explicit
         self._keys = metric_keys(metrics, settings)
 
     def result(self, case: Case, method: Method) -> Result | None:
@@ -64,7 +68,12 @@ class Ledger:
         """Values that are known, None for a metric that is known to have none; errors as `Case.origin`."""
         entry = None if self._cache is None else self._cache.get(_scores_key(result))
         keys = {} if entry is None else {name: self._score_key(name, case, result) for name in self._keys}
-        return {name: entry[key] for name, key in keys.items() if entry is not None and key in entry}
+        found = {name: entry[key] for name, key in keys.items() if entry is not None and key in entry}
+        return {name: value for name, value in found.items() if value is not None or self._may_lack(name)}
+
+    def _may_lack(self, name: str) -> bool:
+        """Whether to have no value is an answer: of the seams of one piece always, of a small picture by default."""
+        return METRICS[name].needs == "tiles" or not self._explicit
 
     def keep_scores(self, case: Case, result: Result, scores: Mapping[str, float | None]) -> None:
         """Keep values beside those of other metrics."""

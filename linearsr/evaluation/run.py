@@ -86,7 +86,7 @@ def evaluate(
     run = _Run(
         methods=methods,
         scorers=scorers,
-        ledger=Ledger(cache, tuple(scorers), settings),
+        ledger=Ledger(cache, tuple(scorers), settings, explicit=explicit),
         scale=scale,
         degrade=degrade,
         save=save,
@@ -251,11 +251,12 @@ def _save(place: Path, sr: Tensor) -> None:
     """Save a result where there is none yet.
 
     Raises:
-        ImageError: another picture is there.
+        ImageError: another picture is there, or one that cannot be read.
     """
-    if place.is_file() and not torch.equal(read_picture(place), sr):
+    if not place.is_file():
+        save_picture(place, sr)
+    elif not torch.equal(read_picture(place), sr):
         raise ImageError(f"{place} is there and is another picture", hint="save to another folder, or remove it")
-    save_picture(place, sr)
 
 
 def _read_saved(place: Path, known: Result) -> Tensor | None:

@@ -324,11 +324,14 @@ def test_what_differs_from_a_protocol_stands_beside_the_numbers(run, clean: Path
 def test_pictures_too_small_for_a_score_count_in_none_of_its_means(run, clean: Path, results: Path) -> None:
     for folder in (clean, results):
         Image.open(folder / "bridge.png").crop((0, 0, 9, 9)).save(folder / "bridge.png")
-    found = table(run("eval", "--sr", results, "--hr", clean, "--no-cache"))
+    found = table(run("eval", "--sr", results, "--hr", clean))
     (row,) = found["rows"]
     assert (row["num_images"], row["scores"]["psnr_y"]["num"], row["scores"]["ssim_y"]["num"]) == (3, 3, 2)
     assert any("SSIM-Y: too small for it, so in none of its means: 1 picture" in note for note in found["notes"])
-    asked = run("eval", "--sr", results, "--hr", clean, "--metrics", "ssim", "--no-cache")
+    kept = table(run("eval", "--sr", results, "--hr", clean))
+    assert (kept["rows"], kept["notes"]) == (found["rows"], found["notes"])
+    assert all(image["cached"] for image in kept["images"])
+    asked = run("eval", "--sr", results, "--hr", clean, "--metrics", "ssim")  # what is kept must not hide the failure
     assert asked.code == 3
     assert "SSIM-Y" in asked.err
 
