@@ -96,6 +96,22 @@ def tiny_model() -> Callable:
 
 
 @pytest.fixture(scope="session")
+def lpips_weights() -> dict:
+    """Seeded random weights of LPIPS, of the real shapes."""
+    import torch
+
+    generator = torch.Generator().manual_seed(1)
+    shapes = {0: (64, 3, 11), 3: (192, 64, 5), 6: (384, 192, 3), 8: (256, 384, 3), 10: (256, 256, 3)}
+    weights = {}
+    for index, (number, (out, inner, side)) in enumerate(shapes.items()):
+        std = (2 / (inner * side * side)) ** 0.5
+        weights[f"features.{number}.weight"] = torch.randn(out, inner, side, side, generator=generator) * std
+        weights[f"features.{number}.bias"] = torch.zeros(out)
+        weights[f"lin{index}.weight"] = torch.rand(1, out, 1, 1, generator=generator)
+    return weights
+
+
+@pytest.fixture(scope="session")
 def tiny_network() -> Callable:
     """A seeded network of a config, with noise on every tensor, so that no branch is silent."""
     import torch

@@ -135,20 +135,8 @@ def test_gmsd_is_zero_for_itself_and_grows_with_noise() -> None:
     assert 0.0 < gmsd(a, (a + b) / 2) < gmsd(a, b)
 
 
-def _random_lpips_weights() -> dict[str, torch.Tensor]:
-    generator = torch.Generator().manual_seed(1)
-    shapes = {0: (64, 3, 11), 3: (192, 64, 5), 6: (384, 192, 3), 8: (256, 384, 3), 10: (256, 256, 3)}
-    weights = {}
-    for index, (number, (out, inner, side)) in enumerate(shapes.items()):
-        std = (2 / (inner * side * side)) ** 0.5
-        weights[f"features.{number}.weight"] = torch.randn(out, inner, side, side, generator=generator) * std
-        weights[f"features.{number}.bias"] = torch.zeros(out)
-        weights[f"lin{index}.weight"] = torch.rand(1, out, 1, 1, generator=generator)
-    return weights
-
-
-def test_lpips_distance_has_a_finite_gradient_even_on_black() -> None:
-    metric = Lpips(_random_lpips_weights())
+def test_lpips_distance_has_a_finite_gradient_even_on_black(lpips_weights: dict) -> None:
+    metric = Lpips(lpips_weights)
     a = torch.zeros(2, 3, 31, 33, requires_grad=True)
     metric.distance(a, torch.rand(2, 3, 31, 33)).sum().backward()
     assert a.grad is not None
@@ -156,16 +144,16 @@ def test_lpips_distance_has_a_finite_gradient_even_on_black() -> None:
     assert a.grad.abs().max() > 0
 
 
-def test_lpips_of_a_picture_and_itself_is_zero_and_batch_rows_are_independent() -> None:
-    metric = Lpips(_random_lpips_weights())
+def test_lpips_of_a_picture_and_itself_is_zero_and_batch_rows_are_independent(lpips_weights: dict) -> None:
+    metric = Lpips(lpips_weights)
     a, b = torch.rand(2, 3, 40, 40), torch.rand(2, 3, 40, 40)
     assert metric(a, a) == 0.0
     rows = metric.distance(a, b)
     assert rows.tolist() == pytest.approx([metric(a[0], b[0]), metric(a[1], b[1])], abs=1e-5)
 
 
-def test_lpips_names_the_missing_tensor() -> None:
-    weights = _random_lpips_weights()
+def test_lpips_names_the_missing_tensor(lpips_weights: dict) -> None:
+    weights = dict(lpips_weights)
     del weights["lin3.weight"]
     with pytest.raises(WeightsError, match="lin3.weight"):
         Lpips(weights)

@@ -53,22 +53,10 @@ def sample() -> Sample:
     return Sample(sr=sr, hr=hr, lr=lr, tiles=plan_tiles(192, 208, 128, 16, 8))
 
 
-def lpips_weights() -> dict[str, torch.Tensor]:
-    generator = torch.Generator().manual_seed(1)
-    shapes = {0: (64, 3, 11), 3: (192, 64, 5), 6: (384, 192, 3), 8: (256, 384, 3), 10: (256, 256, 3)}
-    weights = {}
-    for index, (number, (out, inner, side)) in enumerate(shapes.items()):
-        std = (2 / (inner * side * side)) ** 0.5
-        weights[f"features.{number}.weight"] = torch.randn(out, inner, side, side, generator=generator) * std
-        weights[f"features.{number}.bias"] = torch.zeros(out)
-        weights[f"lin{index}.weight"] = torch.rand(1, out, 1, 1, generator=generator)
-    return weights
-
-
 @pytest.fixture
-def weights_file(tmp_path: Path) -> Path:
+def weights_file(tmp_path: Path, lpips_weights: dict) -> Path:
     path = tmp_path / "lpips.safetensors"
-    save_file(lpips_weights(), str(path))
+    save_file(lpips_weights, str(path))
     return path
 
 
@@ -238,20 +226,22 @@ def lpips_scorer(settings: ScoreSettings) -> Scorer:
     return make_scorers(("lpips",), settings, has=ALL, explicit=True)[0]["lpips"]
 
 
-def test_lpips_crops_the_border_and_takes_the_file_of_the_settings(sample: Sample, weights_file: Path) -> None:
+def test_lpips_crops_the_border_and_takes_the_file_of_the_settings(
+    sample: Sample, weights_file: Path, lpips_weights: dict
+) -> None:
     scorer = lpips_scorer(ScoreSettings(crop_border=7, lpips_weights=weights_file))
     inner = (..., slice(7, -7), slice(7, -7))
-    assert scorer(sample) == Lpips(lpips_weights())(sample.sr[inner], sample.hr[inner])
+    assert scorer(sample) == Lpips(lpips_weights)(sample.sr[inner], sample.hr[inner])
     with pytest.raises(ShapeError, match="LPIPS: .*at least 31x31"):
         scorer(Sample(sr=torch.rand(3, 44, 60), hr=torch.rand(3, 44, 60)))
 
 
 def test_lpips_takes_the_file_that_the_environment_names(
-    sample: Sample, weights_file: Path, monkeypatch: pytest.MonkeyPatch, package: Callable
+    sample: Sample, weights_file: Path, monkeypatch: pytest.MonkeyPatch, package: Callable, lpips_weights: dict
 ) -> None:
     package("lpips", "raise ImportError('the file comes first')")
     monkeypatch.setenv("LINEARSR_LPIPS_WEIGHTS", str(weights_file))
-    assert lpips_scorer(ScoreSettings())(sample) == Lpips(lpips_weights())(sample.sr, sample.hr)
+    assert lpips_scorer(ScoreSettings())(sample) == Lpips(lpips_weights)(sample.sr, sample.hr)
     monkeypatch.setenv("LINEARSR_LPIPS_WEIGHTS", str(weights_file.with_name("absent")))
     scorers, skipped = make_scorers(("lpips",), ScoreSettings(), has=ALL, explicit=False)
     assert not scorers and "absent" in skipped[0].reason
