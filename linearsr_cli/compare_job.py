@@ -126,6 +126,9 @@ class Run:
                         values[name] = value
             except (ShapeError, ImageError) as error:
                 notes.append(f"not scored: {error.message}")
+            else:
+                if not any(name in values for values in found.values()):
+                    notes.append(f"too small for {METRICS[name].title}")
         return found
 
     def fail(self, name: str, error: LinearSRError) -> None:
@@ -230,8 +233,7 @@ def _write_sheets(run: Run, images: Iterator[ReportImage], metrics: tuple[Metric
                 run.out.result(path, event)
     if options.on_exists == "overwrite" and options.output != "-":
         for path in further_sheets(options.output, page, paths_of(run.plan)):
-            path.unlink()
-            run.out.info(f"removed {clean(str(path))}, a sheet of an earlier comparison")
+            run.out.warn(f"{clean(str(path))} was there before and is no sheet of this comparison")
 
 
 def _write_page(run: Run, images: Iterator[ReportImage], metrics: tuple[MetricColumn, ...]) -> None:
