@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import datetime
 import json
-import os
 import platform
 import shlex
 import shutil
@@ -16,7 +15,6 @@ from typing import TYPE_CHECKING, Any
 from linearsr.errors import ImageError
 from linearsr_cli.errors import ExitCode
 from linearsr_cli.eval_settings import EvalOptions
-from linearsr_cli.help import is_option_variable
 from linearsr_cli.output import Output, clean
 
 if TYPE_CHECKING:
@@ -86,7 +84,6 @@ def _facts(options: EvalOptions) -> dict[str, Any]:
 
     from linearsr import __version__
 
-    variables = [f"{name}={value}" for name, value in sorted(os.environ.items()) if is_option_variable(name)]
     return {
         "command": shlex.join(["linearsr", *sys.argv[1:]]),
         "date": datetime.date.today().isoformat(),
@@ -96,7 +93,7 @@ def _facts(options: EvalOptions) -> dict[str, Any]:
         "system": f"{platform.system()} {platform.machine()}",
         "threads": torch.get_num_threads(),
         "device": options.device,
-        **({"environment": variables} if variables else {}),
+        **({"environment": list(options.environment)} if options.environment else {}),
     }
 
 

@@ -27,7 +27,7 @@ EVERY_SECONDS = 10.0
 
 
 class _Steps:
-    """Progress by results: a bar on a terminal, else a line now and then."""
+    """Progress by results: a bar on a terminal, else a line now and then, or for each."""
 
     def __init__(self, choice: str, out: Output) -> None:
         terminal = sys.stderr.isatty() and os.environ.get("TERM") != "dumb"
@@ -36,6 +36,8 @@ class _Steps:
             out.warn("--progress bar needs a terminal on stderr, so there is a line now and then instead")
         self._silent = choice == "none" or (choice == "auto" and out.quiet)
         self._wants_bar = terminal and choice in ("auto", "bar")
+        self._wants_all = choice == "plain"
+        self._last = -1
         self._bar: tqdm[None] | None = None
         self._told = time.monotonic()
         self._fetched: set[str] = set()
@@ -57,8 +59,8 @@ class _Steps:
                 self._bar = tqdm(total=total, file=sys.stderr, unit=" results", leave=False)
             self._bar.set_postfix_str(clean(label), refresh=False)
             self._bar.update(done - self._bar.n)
-        elif time.monotonic() - self._told > EVERY_SECONDS:
-            self._told = time.monotonic()
+        elif (self._wants_all and done > self._last) or time.monotonic() - self._told > EVERY_SECONDS:
+            self._told, self._last = time.monotonic(), done
             self._out.info(f"[{done}/{total}] {clean(label)}")
 
     def clear(self) -> None:

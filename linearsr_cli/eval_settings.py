@@ -78,6 +78,8 @@ class EvalOptions:
     differences: bool = False
     progress: str = "auto"
     quiet: bool = False
+    environment: tuple[str, ...] = ()
+    """What variables have set of the above, as `NAME=value`; printed with the table."""
 
     @property
     def makes_inputs(self) -> bool:

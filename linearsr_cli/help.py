@@ -5,11 +5,12 @@ Typer's own page draws boxes with rich, which costs 40 ms and reads badly when p
 
 from __future__ import annotations
 
+import os
 from typing import Any
 
 from typer.core import TyperCommand, TyperGroup, TyperOption
 
-__all__ = ["CONTEXT_SETTINGS", "HelpCommand", "HelpGroup", "hyphens", "is_option_variable"]
+__all__ = ["CONTEXT_SETTINGS", "HelpCommand", "HelpGroup", "hyphens", "set_by_environment"]
 
 ENV_PREFIX = "LINEARSR"
 RESERVED = ("LINEARSR_CACHE", "LINEARSR_DATA", "LINEARSR_DEBUG")
@@ -18,9 +19,15 @@ OWN_MEANING = ("LINEARSR_EVAL_FORMAT",)
 """Options that share only their name with those of other commands: these have the long variable alone."""
 
 
-def is_option_variable(name: str) -> bool:
-    """Whether an environment variable stands for an option, and so may change what a command does."""
-    return name.startswith(f"{ENV_PREFIX}_") and name not in RESERVED
+def set_by_environment(ctx: Any) -> tuple[str, ...]:  # noqa: ANN401 - Typer's classes are private
+    """Options that a variable has set and the command line has not, each as "LINEARSR_STEPS=1", by name."""
+    found = []
+    for param in ctx.command.params:
+        if getattr(ctx.get_parameter_source(param.name), "name", "") == "ENVIRONMENT":
+            names = [param.envvar] if isinstance(param.envvar, str) else param.envvar
+            name = next(name for name in names if os.environ.get(name))
+            found.append(f"{name}={os.environ[name]}")
+    return tuple(sorted(found))
 
 
 def hyphens(name: str) -> str:

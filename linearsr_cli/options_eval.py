@@ -32,6 +32,7 @@ __all__ = [
     "ScaleOption",
     "SrOption",
     "StepsListOption",
+    "StepsProgressOption",
     "TableOption",
     "TagsOption",
     "YRangeOption",
@@ -144,7 +145,7 @@ CropBorderOption = Annotated[
         metavar="N",
         rich_help_panel=SCORES,
         parser=whole_number,
-        help="Pixels left out at each side. Default: the scale, or the protocol's.",
+        help="Pixels left out at each side. Default: the protocol's, or the scale; 1 where none is known.",
     ),
 ]
 LpipsOption = Annotated[
@@ -205,6 +206,14 @@ OutputsOption = Annotated[
 PerImageOption = Annotated[
     Path | None,
     typer.Option("--per-image", metavar="FILE", rich_help_panel=REPORT, help="Scores of every picture, .csv or .json."),
+]
+StepsProgressOption = Annotated[
+    Literal["auto", "bar", "plain", "none"],
+    typer.Option(
+        "--progress",
+        rich_help_panel=REPORT,
+        help="On stderr; auto: a bar on a terminal, else a line now and then; plain: a line a result.",
+    ),
 ]
 DifferencesOption = Annotated[
     bool,

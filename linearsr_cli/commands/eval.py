@@ -11,6 +11,7 @@ from linearsr_cli import options_guidance as g
 from linearsr_cli import options_runtime as r
 from linearsr_cli.errors import ExitCode
 from linearsr_cli.eval_settings import EvalOptions, check_eval_options, parse_steps, split_names
+from linearsr_cli.help import set_by_environment
 from linearsr_cli.output import Output
 from linearsr_cli.values import parse_cfg_scale, parse_tile
 
@@ -68,7 +69,7 @@ def eval(  # noqa: A001 - the command's name
     output: e.OutputsOption = None,
     per_image: e.PerImageOption = None,
     differences: e.DifferencesOption = False,
-    progress: o.ProgressOption = "auto",
+    progress: e.StepsProgressOption = "auto",
     quiet: o.QuietOption = False,
 ) -> None:
     """Score pictures, or what models make, against clean pictures."""
@@ -83,7 +84,7 @@ def eval(  # noqa: A001 - the command's name
     given["baseline"] = None if given["baseline"] is None else split_names(given["baseline"])
     given["tile"] = parse_tile(tile)
     given["cfg_scale"] = None if cfg_scale is None else parse_cfg_scale(cfg_scale)
-    raise typer.Exit(run(EvalOptions(**given)))
+    raise typer.Exit(run(EvalOptions(**given, environment=set_by_environment(ctx))))
 
 
 def _refuse_unused(ctx: typer.Context) -> None:

@@ -281,7 +281,17 @@ def test_the_environment_of_all_commands_is_no_error(
     assert list((clean.parent / "cache" / "eval").rglob("*.json"))
     monkeypatch.setenv("LINEARSR_DATA", "somewhere")
     facts = table(run("eval", "--sr", results, "--hr", clean, "--metrics", "psnr"))["facts"]
-    assert facts["environment"] == ["LINEARSR_FORMAT=png", "LINEARSR_STEPS=1"]
+    assert "environment" not in facts  # none of them stands for an option of `eval`
+
+
+def test_the_table_names_each_option_that_a_variable_has_set(
+    run, clean: Path, results: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    command = ("eval", "--sr", results, "--hr", clean, "--metrics", "psnr")
+    for name, value in {"SEED": "3", "EVAL_SEED": "4", "CROP_BORDER": "2", "COLOR": "rgb"}.items():
+        monkeypatch.setenv(f"LINEARSR_{name}", value)
+    facts = table(run(*command, "--color", "y"))["facts"]
+    assert facts["environment"] == ["LINEARSR_CROP_BORDER=2", "LINEARSR_EVAL_SEED=4"]
 
 
 def test_folders_are_compared_with_the_first_or_the_one_named(run, clean: Path, results: Path, tmp_path: Path) -> None:
@@ -426,3 +436,11 @@ def test_a_file_that_cannot_be_written_loses_nothing_else(
     assert "no space left" in result.err
     assert json.loads(result.out)["rows"]
     assert (tmp_path / "scores.csv").read_text().startswith("dataset,method")
+
+
+def test_plain_progress_is_a_line_a_result(run, clean: Path, results: Path) -> None:
+    command = ("eval", "--sr", results, "--hr", clean, *FAST, "--progress")
+    lines = [line for line in run(*command, "plain").err.splitlines() if line.startswith("[")]
+    assert [line.split("]")[0] for line in lines] == ["[0/3", "[1/3", "[2/3", "[3/3"]
+    assert lines[1] == "[1/3] clean/river"
+    assert not any(line.startswith("[") for line in run(*command, "none").err.splitlines())
