@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from linearsr.metrics import ScoreSettings
     from linearsr_train.data.pairs import Recipe
 
-__all__ = ["apply_protocol", "describe_protocol"]
+__all__ = ["apply_protocol", "describe_inputs", "describe_protocol"]
 
 
 def apply_protocol(options: EvalOptions) -> tuple[EvalOptions, tuple[str, ...]]:
@@ -73,11 +73,31 @@ def _other_metrics(options: EvalOptions, protocol: Protocol) -> str | None:
     return f"{', '.join(more)} not among the scores of protocol {protocol.name}" if more else None
 
 
+def describe_inputs(
+    options: EvalOptions, recipe: Recipe | None, written_down: Mapping[str, Mapping[str, Any]]
+) -> dict[str, Any]:
+    """How the inputs were made.
+
+    Args:
+        options: of the run.
+        recipe: that makes them; None where they are given or there are none.
+        written_down: by the name of a set, recipe and seed that `linearsr degrade` made given inputs with.
+    """
+    if recipe is not None:
+        return {"kind": "made", "recipe": recipe.as_dict(), "seed": options.degrade_seed}
+    if not options.lr:
+        return {"kind": "none"}
+    found = list(written_down.values())
+    if len(found) == len(options.lr) and all(facts == found[0] for facts in found):
+        return {"kind": "given", "by": "linearsr degrade", **found[0]}
+    return {"kind": "given", **({"by linearsr degrade": dict(written_down)} if found else {})}
+
+
 def describe_protocol(
     options: EvalOptions,
     sets: Sequence[PairedSet],
     settings: ScoreSettings,
-    recipe: Recipe | None,
+    inputs: Mapping[str, Any],
     differs: Sequence[str],
 ) -> dict[str, Any]:
     """What is printed beside the numbers.
@@ -86,16 +106,13 @@ def describe_protocol(
         options: with the protocol applied; a scale that is not known is None.
         sets: the pictures, whose sizes are looked at.
         settings: of scoring.
-        recipe: that makes the inputs.
+        inputs: as from `describe_inputs`.
         differs: from the protocol.
     """
-    inputs: dict[str, Any] = {"kind": "given" if options.lr else "none"}
-    if recipe is not None:
-        inputs = {"kind": "made", "recipe": recipe.as_dict(), "seed": options.degrade_seed}
     return {
         "name": options.protocol,
         "scale": options.scale,
-        "inputs": inputs,
+        "inputs": dict(inputs),
         "crop_border": settings.crop_border,
         "color": "y" if options.color is None else options.color,
         "y_range": settings.y_range,

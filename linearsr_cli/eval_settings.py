@@ -163,17 +163,16 @@ def _check_inputs(options: EvalOptions) -> None:
         )
     if options.degrade_seed and options.degrade is None and options.protocol is None:
         raise ConfigError("--degrade-seed needs --degrade", hint="`--degrade real`")
-    if options.tags == "true" and options.lr:
-        raise ConfigError("--tags true needs --degrade: of given inputs nobody knows", hint="`--tags auto`")
     if options.scale is not None:
         check_scale(options.scale)
 
 
 def _check_baseline(options: EvalOptions) -> None:
+    """What can be told before models are looked at; `choose_baseline` knows their names."""
     labels = tuple(dict.fromkeys(folder_label(text, len(options.hr)) for text in options.sr))
     known = (*INTERPOLATIONS, CEILING, *labels)
     for name in () if options.baseline is None else options.baseline:
-        if name not in known:
+        if name not in known and not options.model:
             raise ConfigError(
                 f"baseline is {name!r}, expected {', '.join(known)} or none",
                 hint="a folder is given by `--sr NAME=DIR`, then `--baseline NAME`",

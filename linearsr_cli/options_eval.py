@@ -108,7 +108,7 @@ TagsOption = Annotated[
         "--tags",
         metavar="auto|none|true|LIST",
         rich_help_panel=PICTURE,
-        help="auto: the model's tagger; true: what --degrade did; else tags for every picture.",
+        help="auto: the model's tagger; true: what was done, of inputs by --degrade or `linearsr degrade`; else tags for every picture.",
     ),
 ]
 BaselineOption = Annotated[
@@ -117,7 +117,8 @@ BaselineOption = Annotated[
         "--baseline",
         metavar="NAME[,...]",
         rich_help_panel=PICTURE,
-        help="bicubic, lanczos, bilinear, nearest, autoencoder, an --sr NAME, or none; differences are from the first.",
+        help="bicubic, lanczos, bilinear, nearest, autoencoder, the NAME of an --sr or --model (NAME@STEPS), or none; "
+        "differences are from the first.",
     ),
 ]
 

@@ -20,10 +20,13 @@ from linearsr.evaluation.pictures import (
     pixels_digest,
     read_input,
     read_picture,
+    rows_digest,
 )
 from linearsr.image_io import ImageInfo, probe
 
 __all__ = ["FAULTS", "Case", "Degrade", "DegradedPicture"]
+
+OTHER_INPUT = "an input is not the picture that the table beside it tells of, so its tags are not known"
 
 FAULTS = (ImageError, ShapeError, OutOfMemoryError, MemoryError)
 """What one picture may fail with; everything else would fail the next one too."""
@@ -55,7 +58,8 @@ class Case:
 
     Attributes:
         size: (width, height) that is scored.
-        notes: what reading its files changes; from the headers, so that they are the same when nothing is read.
+        notes: what reading its files changes; from the headers, so that they are the same when nothing is read. An
+            input that is not what is written down of it adds one when it is read.
         is_unreadable: whether the clean picture was found to be damaged.
 
     Raises:
@@ -125,7 +129,18 @@ class Case:
             return lr, gray, tuple(made.tags)
         if self.pair.lr is None:
             return None, False, None
-        return (*read_input(self.pair.lr), None)
+        lr, gray = read_input(self.pair.lr)
+        return lr, gray, self._known_tags(lr)
+
+    def _known_tags(self, lr: Tensor) -> tuple[str, ...] | None:
+        """What was done to a given input, where that is written down of these very pixels."""
+        known = self.pair.known
+        if known is None:
+            return None
+        if rows_digest(lr) != known.sha256:
+            self.notes = (*self.notes, OTHER_INPUT)
+            return None
+        return known.tags
 
     def sample(self, *, with_reference: bool) -> Input:
         """What a method is given."""

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from linearsr.engine import choose_overlap, choose_tile
-from linearsr.errors import ConfigError
+from linearsr.errors import ConfigError, ImageError
 from linearsr.evaluation.making import Input, Made, Method, PlainMethod, input_of
 from linearsr.evaluation.model_facts import model_facts, model_title
 from linearsr.evaluation.results import SEES_REFERENCE, MethodInfo
@@ -185,9 +185,9 @@ class _SharedModel:
         names = self._names
         if self._known:
             if sample.tags is None:
-                raise ConfigError(
+                raise ImageError(
                     f"tags are 'true', but what was done to the input of {sample.image!r} is not known",
-                    hint="let the inputs be made by `--degrade`, or give `--tags none`",
+                    hint="let `linearsr degrade` make the inputs, or give `--tags none`",
                 )
             names = sample.tags
         if not self.upscaler.tags_ahead:

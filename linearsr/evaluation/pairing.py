@@ -16,9 +16,28 @@ from linearsr.evaluation.matching import Problems, ambiguous, by_name, by_order
 from linearsr.evaluation.pictures import cropped_size
 from linearsr.image_io import IMAGE_SUFFIXES, probe
 
-__all__ = ["Pair", "PairedSet", "absolute", "check_sizes", "distinct_names", "pair_folders", "picture_size"]
+__all__ = [
+    "KnownInput",
+    "Pair",
+    "PairedSet",
+    "absolute",
+    "check_sizes",
+    "distinct_names",
+    "pair_folders",
+    "picture_size",
+]
 
 Size = tuple[int, int]
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class KnownInput:
+    """What is written down of how an input was made."""
+
+    tags: tuple[str, ...]
+    """What was done to it."""
+    sha256: str
+    """Of its 8-bit RGB values, row by row: of other pixels nothing is known."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -29,6 +48,8 @@ class Pair:
     """Its name without ending, with its place below the folder, separated by `/`."""
     hr: Path
     lr: Path | None = None
+    known: KnownInput | None = None
+    """Of `lr`; None where nothing is written down."""
     srs: Mapping[str, Path] = field(default_factory=dict)
     """Results that lie there already, by the name of their method."""
 

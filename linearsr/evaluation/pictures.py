@@ -26,6 +26,7 @@ __all__ = [
     "pixels_digest",
     "read_input",
     "read_picture",
+    "rows_digest",
     "save_picture",
 ]
 
@@ -52,6 +53,11 @@ def pixels_digest(x: Tensor) -> str:
     digest = hashlib.sha256(str(tuple(x.shape)).encode())
     digest.update(quantised(x.numpy(), 8).tobytes())
     return digest.hexdigest()
+
+
+def rows_digest(x: Tensor) -> str:
+    """SHA-256 of the 8-bit RGB values of (3, H, W), row by row, as `linearsr degrade` writes them down."""
+    return hashlib.sha256(np.ascontiguousarray(quantised(x.permute(1, 2, 0).numpy(), 8)).tobytes()).hexdigest()
 
 
 def read_picture(path: Path, size: Size | None = None) -> Tensor:

@@ -444,3 +444,76 @@ def test_plain_progress_is_a_line_a_result(run, clean: Path, results: Path) -> N
     assert [line.split("]")[0] for line in lines] == ["[0/3", "[1/3", "[2/3", "[3/3"]
     assert lines[1] == "[1/3] clean/river"
     assert not any(line.startswith("[") for line in run(*command, "none").err.splitlines())
+
+
+def test_inputs_that_degrade_made_are_recognised(run, clean: Path, tmp_path: Path) -> None:
+    lr = tmp_path / "lr"
+    assert run("degrade", clean, "-o", lr, "--recipe", "real", "--seed", 3).code == 0
+    command = ("eval", "--model", "compact", "--steps", 1, "--hr", clean, "--metrics", "psnr", "--no-cache")
+    for tags in ("true", "none"):
+        given = table(run(*command, "--tags", tags, "--lr", lr))
+        made = table(run(*command, "--tags", tags, "--degrade", "real", "--degrade-seed", 3))
+        assert means(given) == means(made)
+    assert given["protocol"]["inputs"] == made["protocol"]["inputs"] | {"kind": "given", "by": "linearsr degrade"}
+
+
+def test_true_tags_are_of_the_pixels_that_are_written_down(run, clean: Path, tmp_path: Path) -> None:
+    lr = tmp_path / "lr"
+    assert run("degrade", clean, "-o", lr, "--recipe", "real").code == 0
+    first = sorted(lr.glob("*.png"))[0]
+    Image.eval(Image.open(first), lambda level: 255 - level).save(first)
+    command = ("eval", "--model", "compact", "--steps", 1, "--hr", clean, "--lr", lr, "--metrics", "psnr", "--no-cache")
+    result = run(*command, "--tags", "true")
+    assert result.code == 3
+    found = json.loads(result.out)
+    assert [failure["image"] for failure in found["failures"]] == [first.stem]
+    assert "not known" in found["failures"][0]["message"]
+    assert any("not the picture" in note for note in table(run(*command, "--tags", "none"))["notes"])
+
+
+def test_true_tags_of_inputs_that_nobody_wrote_down_are_refused(run, clean: Path, tmp_path: Path) -> None:
+    lr = tmp_path / "lr"
+    assert run("degrade", clean, "-o", lr, "--recipe", "real").code == 0
+    rows = (lr / "degradation.csv").read_text().splitlines()
+    (lr / "degradation.csv").write_text("\n".join(rows[:-1]) + "\n")
+    command = ("eval", "--model", "compact", "--steps", 1, "--hr", clean, "--lr", lr, "--metrics", "psnr", "--no-cache")
+    result = run(*command, "--tags", "true")
+    assert result.code == 2
+    assert rows[-1].split(",")[0].strip('"') in result.err
+    inputs = table(run(*command, "--tags", "none"))["protocol"]["inputs"]
+    assert (inputs["kind"], inputs["pictures"]) == ("given", "2 of 3")
+    (lr / "degradation.json").write_text("{}")
+    result = run(*command, "--tags", "none")
+    assert table(result)["protocol"]["inputs"] == {"kind": "given"}
+    assert "nothing is known of how the inputs were made" in result.err
+
+
+def test_sets_made_in_different_ways_are_told_of_one_by_one(run, clean: Path, tmp_path: Path) -> None:
+    shutil.copytree(clean, tmp_path / "again")
+    for name, recipe in (("lr", "bicubic"), ("lr2", "real")):
+        assert run("degrade", clean, "-o", tmp_path / name, "--recipe", recipe).code == 0
+    command = ("eval", "--baseline", "bicubic", "--model", "compact", "--steps", 1, "--tags", "none", "--no-cache")
+    command = (*command, "--hr", clean, "--lr", tmp_path / "lr", "--hr", tmp_path / "again", "--lr", tmp_path / "lr2")
+    inputs = table(run(*command, "--metrics", "psnr"))["protocol"]["inputs"]
+    of_sets = inputs["by linearsr degrade"]
+    assert [(name, facts["recipe"]["name"]) for name, facts in of_sets.items()] == [
+        ("clean", "bicubic"),
+        ("again", "real"),
+    ]
+
+
+def test_a_model_is_a_baseline_by_its_name_and_steps(run, clean: Path) -> None:
+    command = ("eval", "--hr", clean, "--degrade", "bicubic", "--tags", "none", "--metrics", "psnr")
+    models = ("--model", "a=compact", "--model", "b=compact", "--steps", "1,2")
+    found = table(run(*command, *models, "--baseline", "b@1"))
+    assert found["baseline"] == "b, 1 step"
+    rows = {row["method"]: row for row in found["rows"]}
+    assert list(rows) == ["a, 1 step", "a, 2 steps", "b, 1 step", "b, 2 steps"]
+    assert rows["a, 1 step"]["differences"]["psnr_y"]["ties"] == 3
+    assert rows["b, 2 steps"]["differences"]["psnr_y"]["worse"] == 3
+    named = table(run(*command, "--model", "compact", "--steps", 1, "--baseline", "compact,bicubic"))
+    assert named["baseline"] == "compact, 1 step"
+    assert list(means(named)) == ["bicubic", "compact, 1 step"]
+    refused = run(*command, *models, "--baseline", "b")
+    assert refused.code == 2
+    assert "expected b@1, b@2" in refused.err

@@ -18,9 +18,9 @@ import numpy as np
 
 from linearsr.atomic import make_folder, write_bytes
 from linearsr.errors import ConfigError
-from linearsr_train.data.pairs import Recipe
+from linearsr_train.data.pairs import Recipe, load_recipe
 
-__all__ = ["FACTS", "TABLE", "PairFolder", "PairRow", "PairSettings"]
+__all__ = ["FACTS", "TABLE", "PairFolder", "PairRow", "PairSettings", "read_pairs"]
 
 FACTS, TABLE = "degradation.json", "degradation.csv"
 _NUMBERS = ("width", "height", "hr_width", "hr_height")
@@ -53,6 +53,16 @@ class PairSettings:
             "recipe": self.recipe.as_dict(),
             "table": TABLE,
         }
+
+    @classmethod
+    def read(cls, path: Path) -> PairSettings:
+        """Read back what `as_dict` gave; versions are left aside.
+
+        Raises:
+            ConfigError: the file is something else, or a setting of it does not fit.
+        """
+        scale, seed, _ = _read_deciding(path)
+        return cls(recipe=load_recipe(str(path)), scale=scale, seed=seed)
 
     def deciding(self) -> tuple[float, int, str]:
         """Scale, seed and digest of the recipe: pictures differ if these do. Bicubic ignores the seed."""
@@ -146,6 +156,17 @@ class PairFolder:
         write_bytes(self.path / FACTS, (json.dumps(facts, indent=2) + "\n").encode())
         write_bytes(self.path / TABLE, text.getvalue().encode("utf-8", "surrogateescape"))
         self.is_there = True
+
+
+def read_pairs(path: Path) -> PairFolder | None:
+    """What is written down of a folder of low-resolution pictures; None where nothing is.
+
+    Raises:
+        ConfigError: files of these names are no such tables.
+    """
+    if not (path / FACTS).is_file() or not (path / TABLE).is_file():
+        return None
+    return PairFolder.open(path, PairSettings.read(path / FACTS))
 
 
 def _short(value: object) -> str:

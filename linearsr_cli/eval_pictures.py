@@ -1,0 +1,138 @@
+"""Which pictures an evaluation is of: folders paired, their scale, and what is written down of given inputs."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from linearsr.errors import ConfigError
+from linearsr_cli.eval_settings import EvalOptions, folder_label, split_label
+from linearsr_cli.output import Output, clean
+
+if TYPE_CHECKING:
+    from linearsr.evaluation.pairing import PairedSet
+
+__all__ = ["find_scale", "pair_sets", "recognise_inputs", "result_folders"]
+
+SCALE = 4.0
+"""Of inputs that are made here, where none is given."""
+NAMED = 10
+"""Pictures that an error names."""
+
+
+def result_folders(options: EvalOptions) -> dict[str, list[Path]]:
+    """Folders of results by name, as many under each name as there are sets.
+
+    Raises:
+        ConfigError: a folder that is not there, or other counts.
+    """
+    found: dict[str, list[Path]] = {}
+    for text in options.sr:
+        path = Path(split_label(text)[1])
+        if not path.exists():
+            raise ConfigError(f"sr is {str(path)!r}, which does not exist", hint="check the path")
+        found.setdefault(folder_label(text, len(options.hr)), []).append(path)
+    for label, paths in found.items():
+        if len(options.hr) == 1 and len(paths) > 1:
+            raise ConfigError(f"{len(paths)} folders of results are called {label!r}", hint="`--sr NAME=DIR` for each")
+        if len(paths) != len(options.hr):
+            raise ConfigError(
+                f"{len(paths)} folders of results called {label!r} for {len(options.hr)} --hr, expected one for each",
+                hint="`--sr NAME=DIR`, once for every --hr, in their order",
+            )
+    return found
+
+
+def pair_sets(options: EvalOptions, folders: Mapping[str, Sequence[Path]]) -> tuple[PairedSet, ...]:
+    """One set for each `--hr`.
+
+    Raises:
+        ConfigError: pictures do not pair.
+    """
+    from linearsr.evaluation.pairing import distinct_names, pair_folders
+
+    pairs = [
+        pair_folders(
+            hr,
+            lr=options.lr[index] if options.lr else None,
+            srs={label: paths[index] for label, paths in folders.items()},
+            by=options.pair_by,
+            recursive=options.recursive,
+            limit=options.limit,
+        )
+        for index, hr in enumerate(options.hr)
+    ]
+    return distinct_names(pairs)
+
+
+def find_scale(sets: tuple[PairedSet, ...], options: EvalOptions) -> float:
+    """The scale of all pictures: given, or found from the sizes of inputs and clean pictures.
+
+    Raises:
+        ConfigError: the sets differ, or sizes do not fit.
+    """
+    from linearsr.evaluation.pairing import check_sizes
+
+    wanted = options.scale
+    if wanted is None and options.degrade is not None:
+        wanted = SCALE
+    found = {paired.name: check_sizes(paired, wanted, options.degrade is not None) for paired in sets}
+    if len(set(found.values())) > 1:
+        listed = ", ".join(f"{clean(name)} x{scale:g}" for name, scale in found.items())
+        raise ConfigError(f"the sets have different scales: {listed}", hint="evaluate them one by one")
+    return next(iter(found.values()))
+
+
+def recognise_inputs(
+    sets: Sequence[PairedSet], options: EvalOptions, out: Output
+) -> tuple[tuple[PairedSet, ...], dict[str, dict[str, Any]]]:
+    """Attach what `linearsr degrade` has written down of the inputs of `--lr`.
+
+    Returns:
+        The sets, and by the name of a set how its inputs were made; a set of which nothing is known is not in it.
+
+    Raises:
+        ConfigError: `--tags true`, and of some inputs nothing is written down.
+    """
+    known: list[PairedSet] = []
+    facts: dict[str, dict[str, Any]] = {}
+    for paired, place in zip(sets, options.lr, strict=bool(options.lr)):
+        with_tags, found = _recognise(paired, place, out)
+        known.append(with_tags)
+        if found is not None:
+            facts[paired.name] = found
+    unknown = [str(pair.lr) for paired in known for pair in paired.pairs if pair.known is None]
+    if options.tags == "true" and unknown:
+        more = f" and {len(unknown) - NAMED} more" if len(unknown) > NAMED else ""
+        raise ConfigError(
+            f"tags are 'true', but nobody has written down what was done to {', '.join(unknown[:NAMED])}{more}",
+            hint="`--tags auto`, or inputs made by `linearsr degrade` or `--degrade`",
+        )
+    return (tuple(known) if known else tuple(sets)), facts
+
+
+def _recognise(paired: PairedSet, place: Path, out: Output) -> tuple[PairedSet, dict[str, Any] | None]:
+    """One set with what its folder's tables tell; tables that are damaged tell nothing, which is a warning."""
+    from linearsr.evaluation.pairing import KnownInput
+    from linearsr_train.data.pair_table import read_pairs
+
+    folder = place if place.is_dir() else place.parent
+    try:
+        record = read_pairs(folder)
+    except ConfigError as error:
+        out.warn(f"{clean(error.message)}; so nothing is known of how the inputs were made")
+        return paired, None
+    if record is None:
+        return paired, None
+    pairs = []
+    for pair in paired.pairs:
+        row = None if pair.lr is None else record.rows.get(pair.lr.relative_to(folder).as_posix())
+        tags = None if row is None else tuple(word.strip() for word in row.tags.split(","))
+        pairs.append(pair if row is None or tags is None else replace(pair, known=KnownInput(tags=tags, sha256=row.lr_sha256)))
+    num = sum(pair.known is not None for pair in pairs)
+    facts = {"recipe": record.settings.recipe.as_dict(), "seed": record.settings.seed}
+    if num < len(pairs):
+        facts["pictures"] = f"{num} of {len(pairs)}"
+    return replace(paired, pairs=tuple(pairs)), (facts if num else None)
