@@ -1,4 +1,4 @@
-"""Which names belong together: equal ones, ones that differ by a known ending, or one after the other."""
+"""Which names belong together: equal ones, ones that differ by an ending, or one after the other."""
 
 from __future__ import annotations
 
@@ -21,6 +21,8 @@ _MADE = re.compile(rf"(.+?)(?:{_LABEL}|{_SCALE}|[_-](?:LRBI|SRF_\d+_LR|LR|LQ|SR|
 `linearsr upscale` adds: `_x2.5`, `_1920x1080`, `_1920w`, `_1080h`, `_2048px`."""
 _CLEAN = re.compile(rf"(.+?)[_-](?:HR|GT|SRF_\d+_HR)(?:{_SCALE})?", re.IGNORECASE)
 """Endings of clean pictures."""
+_TAIL = re.compile(r"[-_. ][^/]*[A-Za-z][^/]*")
+"""Ending that some program gives to all of its results."""
 
 _ROUNDS = (((_CLEAN, _MADE), (_MADE, _CLEAN)), ((_MADE, _MADE),))
 """Endings that may be left off on either side, rounds in turn; the same whichever folder is named first."""
@@ -78,6 +80,9 @@ def by_name(
 ) -> dict[str, Path]:
     """Partner of every name that has exactly one; all else goes to `problems`.
 
+    Equal names come first, then those that are equal without a known ending, and where no file of the folder has such
+    a partner, those without the ending that all of them have.
+
     Args:
         clean, files: of both folders.
         names: of those in `clean` that need a partner.
@@ -93,6 +98,9 @@ def by_name(
             for name in some:
                 found.setdefault(name, []).extend(files[other])
         rest = [other for other in rest if other not in fitting]
+    if not found and rest:
+        found = {name: list(files[other]) for other, name in _same_ending(clean, rest).items()}
+        rest = [] if found else rest
     extra = [path.relative_to(places[1]).as_posix() for other in rest for path in files[other]]
     problems.add(f"only in {places[0]}, not in {places[1]}", [name for name in names if name not in found])
     problems.add(f"only in {places[1]}", extra)
@@ -115,6 +123,21 @@ def _fitting(
                 for name in by_short.get(short, ()):
                     found.setdefault(other, {})[name] = None
     return found
+
+
+def _same_ending(names: Iterable[str], others: Sequence[str]) -> dict[str, str]:
+    """Names of `others` without the one ending that all of them have, such as `_upscayl_4x`; none if they have none.
+
+    An ending starts with a separator and holds a letter, for `_2` is another picture.
+    """
+    known = frozenset(names)
+    tails = {others[0].removeprefix(name) for name in known if others[0].startswith(name)}
+    fitting = [
+        tail
+        for tail in tails
+        if _TAIL.fullmatch(tail) and all(other.endswith(tail) and other[: -len(tail)] in known for other in others)
+    ]
+    return {other: other[: -len(fitting[0])] for other in others} if len(fitting) == 1 else {}
 
 
 def _without(name: str, ending: re.Pattern[str]) -> str:

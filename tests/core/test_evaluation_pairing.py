@@ -57,6 +57,36 @@ def test_equal_stems_pair_whatever_their_endings(tmp_path: Path) -> None:
     assert [pair.lr.name for pair in paired.pairs] == ["baby.bmp", "bird.tif"]
 
 
+@pytest.mark.parametrize("tail", ["_upscayl_4x_standard", "-gigapixel", ".supir", " (SwinIR)"])
+def test_an_ending_that_all_results_have_is_left_off(tmp_path: Path, tail: str) -> None:
+    hr = touch(tmp_path / "hr", "img.png", "img_1.png", "sub/b.png")
+    sr = touch(tmp_path / "sr", f"img{tail}.png", f"img_1{tail}.jpg", f"sub/b{tail}.png")
+    assert names_of(pair(hr, sr, recursive=True)) == {
+        "img": f"img{tail}.png",
+        "img_1": f"img_1{tail}.jpg",
+        "sub/b": f"b{tail}.png",
+    }
+    (sr / f"img{tail}.png").unlink()
+    with pytest.raises(ConfigError, match=r"not in \S+: img$"):
+        pair(hr, sr, recursive=True)
+
+
+@pytest.mark.parametrize(
+    "made",
+    [
+        ("a_up", "b_down"),  # not one ending
+        ("a_2", "b_2"),  # a number is another picture
+        ("aup", "bup"),  # no separator
+        ("a", "b_up"),  # one pairs as it is, so the other is left over
+        ("a_up", "b_up", "c_up"),  # one has no clean picture
+    ],
+)
+def test_other_endings_are_no_ending_of_all(tmp_path: Path, made: tuple[str, ...]) -> None:
+    hr = touch(tmp_path / "hr", "a.png", "b.png")
+    with pytest.raises(ConfigError, match="do not pair"):
+        pair(hr, touch(tmp_path / "sr", *(f"{name}.png" for name in made)))
+
+
 @pytest.mark.parametrize(
     ("clean", "made"),
     [
