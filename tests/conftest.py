@@ -6,7 +6,7 @@ import os
 import random
 import shutil
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import numpy as np
@@ -15,6 +15,12 @@ import pytest
 # huggingface_hub reads these once, when it is imported.
 os.environ["HF_HUB_OFFLINE"] = "1"
 os.environ["HF_HUB_DISABLE_TELEMETRY"] = "1"
+
+WORKERS = int(os.environ.get("PYTEST_XDIST_WORKER_COUNT", "1"))
+THREADS = max(1, min(2, (os.cpu_count() or 1) // WORKERS))
+"""Of torch in every test: no more than there are cores, for threads that wait for one another take twice the time."""
+if WORKERS > 1:
+    os.environ.setdefault("OMP_NUM_THREADS", str(THREADS))  # for programs that tests start
 
 KEPT_VARIABLES = ("LINEARSR_DATA", "LINEARSR_REQUIRE_BROWSER")
 """Folder of photographs and weights; whether tests in a browser must run."""
@@ -51,6 +57,22 @@ PATCH_STEM = {
 }
 
 
+LONG = ("tests/cli/test_train.py", "tests/train/", "tests/contract/", "tests/cli/test_finetune.py")
+"""Files of the longest tests: they start first, so that no worker is left alone with one at the end."""
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Put the longest files first; the order within a file stays."""
+    items.sort(key=lambda item: next((i for i, place in enumerate(LONG) if item.nodeid.startswith(place)), len(LONG)))
+
+
+def pytest_collection_finish() -> None:
+    """Set the threads before any fixture: what is computed with other threads is not equal bit for bit."""
+    torch = sys.modules.get("torch")
+    if torch is not None:
+        torch.set_num_threads(THREADS)
+
+
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
     """Say how the tests in a browser went, so that a log shows whether they ran."""
     counts = {
@@ -63,25 +85,37 @@ def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
         terminalreporter.write_line(f"tests in a browser: {said}")
 
 
-@pytest.fixture(autouse=True)
-def _isolated(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    """Equal seeds for every test, and nothing of the user's own: home, caches, LINEARSR_* settings."""
-    home = tmp_path / "home"
+def _leave_home(patch: pytest.MonkeyPatch, home: Path) -> None:
+    """Nothing of the user's own: home, caches, LINEARSR_* settings."""
     home.mkdir()
     for name in ("HOME", "USERPROFILE"):
-        monkeypatch.setenv(name, str(home))
-    monkeypatch.setenv("XDG_CACHE_HOME", str(home / ".cache"))
-    monkeypatch.setenv("HF_HOME", str(home / ".cache" / "huggingface"))
-    monkeypatch.setenv("HF_HUB_OFFLINE", "1")
+        patch.setenv(name, str(home))
+    patch.setenv("XDG_CACHE_HOME", str(home / ".cache"))
+    patch.setenv("HF_HOME", str(home / ".cache" / "huggingface"))
+    patch.setenv("HF_HUB_OFFLINE", "1")
     for name in list(os.environ):
         if name.startswith("LINEARSR_") and name not in KEPT_VARIABLES:
-            monkeypatch.delenv(name)
+            patch.delenv(name)
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _isolated_session(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    """For fixtures that several tests share: they are made before those of a test."""
+    with pytest.MonkeyPatch.context() as patch:
+        _leave_home(patch, tmp_path_factory.mktemp("session") / "home")
+        yield
+
+
+@pytest.fixture(autouse=True)
+def _isolated(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """Equal seeds for every test, and a home of its own."""
+    _leave_home(monkeypatch, tmp_path / "home")
     random.seed(0)
     np.random.seed(0)
     torch = sys.modules.get("torch")  # tests of the command line get by without it
     if torch is not None:
         torch.manual_seed(0)
-        torch.set_num_threads(2)
+        torch.set_num_threads(THREADS)
 
 
 @pytest.fixture(scope="session")
