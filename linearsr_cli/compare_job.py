@@ -7,7 +7,7 @@ import tempfile
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from linearsr.errors import ImageError, LinearSRError, ShapeError
 from linearsr_cli.compare_plan import HR, LR, ComparePlan, Scene
@@ -20,16 +20,19 @@ from linearsr_cli.signals import Stopped, hold
 if TYPE_CHECKING:
     from torch import Tensor
 
+    from linearsr.comparison.embedding import Encoding, OnPicture
     from linearsr.comparison.report import MetricColumn, ReportImage
     from linearsr.metrics import Scorer
+
+    Columns = tuple[MetricColumn, ...]
 
 __all__ = ["check_output_files", "run_comparison"]
 
 MAX_BYTES = 6_000_000
 DOT = " \N{MIDDLE DOT} "
 """Between labels, which may hold commas."""
-BORDER, NO_BORDER = "border cut from every side", "no border cut"
-"""What definitions say of a border, and what is so here."""
+BORDER = "border cut from every side"
+"""What definitions say of the border that is chosen."""
 
 
 @dataclass(kw_only=True, slots=True)
@@ -152,7 +155,7 @@ def run_comparison(plan: ComparePlan, options: CompareOptions, out: Output) -> E
         Stopped, LinearSRError: a signal, or the page does not fit or cannot be written; sheets made so far are whole
             and the summary is out.
     """
-    scorers, metrics = _scoring(options, out)
+    scorers, metrics = _scoring(options, out, plan.border)
     run = Run(plan=plan, options=options, out=out, scorers=scorers)
     for name, error in plan.failures:
         run.fail(name, error)
@@ -163,7 +166,7 @@ def run_comparison(plan: ComparePlan, options: CompareOptions, out: Output) -> E
             first = next(images, None)
             if first is not None:
                 write = _write_page if options.is_page else _write_sheets
-                write(run, itertools.chain([first], images), metrics)
+                write(run, itertools.chain([first], images), metrics, progress)
         except (Stopped, LinearSRError) as error:
             run.summarise(ExitCode(error.exit_code) if isinstance(error, Stopped) else exit_code_of(error))
             raise
@@ -172,19 +175,18 @@ def run_comparison(plan: ComparePlan, options: CompareOptions, out: Output) -> E
     return code
 
 
-def _scoring(options: CompareOptions, out: Output) -> tuple[dict[str, Scorer], tuple[MetricColumn, ...]]:
-    """Scorers, and how their values are shown."""
+def _scoring(options: CompareOptions, out: Output, border: int) -> tuple[dict[str, Scorer], Columns]:
+    """Scorers that leave out a border, and how their values are shown."""
     from linearsr.comparison.report import MetricColumn
     from linearsr.metrics import METRICS, ScoreSettings, make_scorers, parse_metrics
 
     has = frozenset(need for need, given in (("reference", options.hr), ("input", options.lr)) if given is not None)
     usual = ("psnr_y", "ssim_y", "lpips") * ("reference" in has) + ("lr_psnr",) * ("input" in has)
-    asked = options.metrics is not None
     names = (
         usual if options.metrics is None else () if options.metrics == "none" else parse_metrics(options.metrics, "y")
     )
-    settings = ScoreSettings(lpips_weights=options.lpips_weights)
-    scorers, skipped = make_scorers(names, settings, has=has, explicit=asked)
+    settings = ScoreSettings(crop_border=border, lpips_weights=options.lpips_weights)
+    scorers, skipped = make_scorers(names, settings, has=has, explicit=options.metrics is not None)
     for metric in skipped:
         hint = "" if metric.hint is None else f" ({metric.hint})"
         out.info(f"note: {metric.name} is left out: {metric.reason}{hint}")
@@ -195,14 +197,27 @@ def _scoring(options: CompareOptions, out: Output) -> tuple[dict[str, Scorer], t
             unit=METRICS[name].unit,
             digits=METRICS[name].digits,
             lower_better=METRICS[name].lower_better,
-            definition=METRICS[name].definition.replace(BORDER, NO_BORDER),
+            definition=METRICS[name].definition.replace(BORDER, _border_text(border)),
         )
         for name in scorers
     )
     return scorers, columns
 
 
-def _write_sheets(run: Run, images: Iterator[ReportImage], metrics: tuple[MetricColumn, ...]) -> None:
+def _border_text(border: int) -> str:
+    return f"border {border} px left out" if border > 0 else "no border cut"
+
+
+def _scores_text(border: int, metrics: Columns) -> str:
+    """What all scores have in common, and which of them keep the border."""
+    from linearsr.metrics import METRICS
+
+    whole = [metric.title for metric in metrics if not METRICS[metric.name].needs_reference]
+    kept = f" (not of {', '.join(whole)})" if border > 0 and whole else ""
+    return f"8-bit RGB pictures, {_border_text(border)}{kept}, luma in limited range"
+
+
+def _write_sheets(run: Run, images: Iterator[ReportImage], metrics: Columns, progress: Progress) -> None:
     """One sheet after another, each announced when it is whole."""
     from linearsr.atomic import write_bytes
     from linearsr.comparison.sheet import compare_sheet, page_path
@@ -211,12 +226,14 @@ def _write_sheets(run: Run, images: Iterator[ReportImage], metrics: tuple[Metric
 
     options, labels = run.options, tuple(run.plan.labels.values())
     rows = ROWS if options.rows is None else options.rows
+    foot = f"Scores: {_scores_text(run.plan.border, metrics)}" if metrics else None
     for page in itertools.count(1):
         scenes = list(itertools.islice(images, rows))
         if not scenes:
             break
+        progress.begin(f"drawing sheet {page}", 0)
         title = options.title if page == 1 else None
-        canvas = compare_sheet(scenes, labels, metrics=metrics, zoom=options.zoom, title=title)
+        canvas = compare_sheet(scenes, labels, metrics=metrics, zoom=options.zoom, title=title, foot=foot)
         path = page_path(Path(options.output), page)
         kind = "PNG" if options.output == "-" else format_of(path)
         data, _ = encode_picture(Picture.from_array(canvas), format="PNG" if kind is None else kind, quality=95)
@@ -236,7 +253,7 @@ def _write_sheets(run: Run, images: Iterator[ReportImage], metrics: tuple[Metric
             run.out.warn(f"{clean(str(path))} was there before and is no sheet of this comparison")
 
 
-def _write_page(run: Run, images: Iterator[ReportImage], metrics: tuple[MetricColumn, ...]) -> None:
+def _write_page(run: Run, images: Iterator[ReportImage], metrics: Columns, progress: Progress) -> None:
     """The HTML page."""
     from linearsr.comparison.report import Report, write_report
 
@@ -245,29 +262,39 @@ def _write_page(run: Run, images: Iterator[ReportImage], metrics: tuple[MetricCo
     usual = DOT.join(shown if len(shown) > 1 else labels)
     title = usual if run.options.title is None else run.options.title
     start = (shown[0], shown[1]) if len(shown) > 1 else None
-    facts = _facts(run, bool(metrics))
-    report = Report(title=title, labels=labels, metrics=metrics, images=images, facts=facts, start=start)
+    report = Report(title=title, labels=labels, metrics=metrics, images=images, facts=_facts(run, metrics), start=start)
     max_bytes = MAX_BYTES if run.options.max_bytes is None else run.options.max_bytes
-    size = write_report(path, report, max_bytes=max_bytes)
+    size = write_report(path, report, max_bytes=max_bytes, on_picture=_encoding_shown(run, progress))
     said = f"pictures are stored as {size.encoding}"
     if size.is_coarse:
         run.out.warn(f"{said}, which shows; raise --max-size, or take fewer pictures with --limit")
     else:
         run.out.info(said)
-    event: dict[str, Any] = {"event": "report", "output": str(path), "bytes": size.bytes, "images": run.done}
+    event = {"event": "report", "output": str(path), "bytes": size.bytes, "images": run.done}
     run.out.result(path, {**event, "encoding": size.encoding})
 
 
-def _facts(run: Run, is_scored: bool) -> tuple[tuple[str, str], ...]:
+def _encoding_shown(run: Run, progress: Progress) -> OnPicture:
+    """Show how far the encoding is: a line for every hundred pictures at each setting that is tried, each on a bar."""
+
+    def show(encoding: Encoding, number: int, count: int) -> None:
+        if number % 100 == 1 and run.options.progress != "none":
+            run.out.info(f"encoding as {encoding}, {number} of {count}")
+        progress.begin(f"encoding {number} of {count}", 0)
+
+    return show
+
+
+def _facts(run: Run, metrics: Columns) -> tuple[tuple[str, str], ...]:
     """How the page was made, for its foot."""
     from linearsr import __version__
 
     options = run.options
     facts = [("Made by", f"linearsr compare, version {__version__}")]
     facts.append(("Pairing", "One picture each" if options.inputs[0].is_file() else f"By {options.pair_by}"))
-    if is_scored:
-        facts.append(("Scores", "Of 8-bit RGB pictures, no border cut, luma in limited range"))
+    if metrics:
+        facts.append(("Scores", _scores_text(run.plan.border, metrics)))
     if options.places:
         among = "the columns" if len(run.plan.inputs) < 2 else DOT.join(run.plan.labels[c] for c in run.plan.inputs)
-        facts.append(("Places", f"{options.crop} pixels a side, where luma differs most among {among}"))
+        facts.append(("Places", f"{options.crop} pixels a side, where Y, Cb or Cr (BT.601) differs most among {among}"))
     return tuple(facts)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -13,7 +13,7 @@ from linearsr_cli.inputs import expand_inputs
 from linearsr_cli.output import clean
 
 if TYPE_CHECKING:
-    from linearsr.evaluation.pairing import Pair
+    from linearsr.evaluation.pairing import Pair, PairedSet
     from linearsr.image_io import ImageInfo
 
 __all__ = ["ComparePlan", "Scene", "make_compare_plan"]
@@ -55,6 +55,8 @@ class ComparePlan:
     """Column -> label shown, from the left; the clean picture and the input come first."""
     inputs: tuple[str, ...]
     """Columns of what was named to be compared."""
+    border: int = 0
+    """Pixels left out at each side of a result that is scored against the clean picture."""
     failures: tuple[tuple[str, LinearSRError], ...] = field(default=())
     """Pictures that cannot be read, by name."""
 
@@ -63,7 +65,9 @@ def make_compare_plan(options: CompareOptions) -> ComparePlan:
     """Pair the pictures and find a size and labels for them.
 
     Raises:
-        ConfigError: a folder holds none, they do not pair, or their shapes differ; all that do not fit are named.
+        NoInputError: a folder that is to be compared holds none.
+        ConfigError: they do not pair, or their shapes differ; all that do not fit are named.
+        ImageError: a folder cannot be looked into.
     """
     from linearsr.evaluation.pairing import pair_folders
 
@@ -91,7 +95,13 @@ def make_compare_plan(options: CompareOptions) -> ComparePlan:
             hint="compare pictures of the same view; sizes may differ, their proportions may not",
         )
     labels = _shown(scenes, [HR] * (options.hr is not None) + [LR] * (options.lr is not None) + list(inputs))
-    return ComparePlan(scenes=tuple(scenes), labels=labels, inputs=tuple(inputs), failures=tuple(failures))
+    return ComparePlan(
+        scenes=tuple(scenes),
+        labels=labels,
+        inputs=tuple(inputs),
+        border=_border(paired, options),
+        failures=tuple(failures),
+    )
 
 
 def _refuse_empty(options: CompareOptions) -> None:
@@ -101,7 +111,22 @@ def _refuse_empty(options: CompareOptions) -> None:
             sources = expand_inputs([str(path)], recursive=options.recursive, stdin_file=None)
             error = sources[0].error
             if error is not None:
-                raise ConfigError(error.message, hint=error.hint)
+                raise error
+
+
+def _border(paired: PairedSet, options: CompareOptions) -> int:
+    """The border asked for; else the scale, as in `linearsr eval`, where inputs and clean pictures agree on one."""
+    from linearsr.evaluation.pairing import check_sizes
+
+    if options.crop_border is not None:
+        return options.crop_border
+    if options.hr is None or options.lr is None:
+        return 0
+    pairs = tuple(replace(pair, srs={}) for pair in paired.pairs)  # results may have any size here
+    try:
+        return round(check_sizes(replace(paired, pairs=pairs), None, degraded=False))
+    except ConfigError:
+        return 0
 
 
 def _columns(pair: Pair, options: CompareOptions, inputs: Iterable[str]) -> dict[str, Path]:

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
 from linearsr.errors import ConfigError
+from linearsr_cli.errors import NoInputError
 from linearsr_cli.eval_settings import split_label
 from linearsr_cli.plan_checks import file_key, why_not_there
 
@@ -55,6 +56,8 @@ class CompareOptions:
     """One for each input; None where the name of the file or folder counts."""
     title: str | None = None
     metrics: str | None = None
+    crop_border: int | None = None
+    """Pixels; None for the scale where it is known, else none."""
     lpips_weights: Path | None = None
     places: int = 3
     crop: int = 96
@@ -135,12 +138,13 @@ def check_compare_options(options: CompareOptions) -> None:
     """Refuse values out of range and options that exclude one another, before any picture is looked at.
 
     Raises:
+        NoInputError: what is to be compared is not there.
         ConfigError: the first problem found, with the value and the nearest valid command.
     """
     _check_output(options)
     _check_inputs(options)
-    for name, low in (("places", 0), ("crop", 8), ("limit", 1), ("rows", 1)):
-        value = getattr(options, name)
+    for field, low in (("places", 0), ("crop", 8), ("limit", 1), ("rows", 1), ("crop_border", 0)):
+        name, value = field.replace("_", "-"), getattr(options, field)
         if value is not None and value < low:
             raise ConfigError(f"{name} is {value}, expected at least {low}", hint=f"`--{name} {low}`, or leave it out")
 
@@ -167,8 +171,10 @@ def _check_inputs(options: CompareOptions) -> None:
             "there is one thing to compare, expected two or more", hint="`linearsr compare A B -o sheet.png`"
         )
     for path in named:
-        if not path.exists():
-            raise ConfigError(f"{str(path)!r} does not exist, expected a picture or a folder", hint="check the path")
+        if not (path.is_file() or path.is_dir()):
+            problem = "is no regular file" if path.exists() else "does not exist"
+            kind = NoInputError if path in options.inputs else ConfigError
+            raise kind(f"{str(path)!r} {problem}, expected a picture or a folder", hint="check the path")
     if len({path.is_dir() for path in named}) > 1:
         files, folders = (str(next(p for p in named if p.is_dir() is kind)) for kind in (False, True))
         raise ConfigError(

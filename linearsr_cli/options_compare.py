@@ -13,6 +13,7 @@ from linearsr_cli.options_eval import SCORES
 __all__ = [
     "ComparedArgument",
     "ComparisonOption",
+    "CropBorderOption",
     "CropOption",
     "HrOption",
     "LabelsOption",
@@ -76,6 +77,16 @@ MetricsOption = Annotated[
         metavar="NAME[,...]|none",
         rich_help_panel=SCORES,
         help="Default: psnr, ssim and lpips with --hr, lr_psnr with --lr, as far as they are installed.",
+    ),
+]
+CropBorderOption = Annotated[
+    int | None,
+    typer.Option(
+        "--crop-border",
+        metavar="N",
+        rich_help_panel=SCORES,
+        parser=whole_number,
+        help="Pixels left out at each side beside --hr. Default: the scale with --hr and --lr, else 0.",
     ),
 ]
 PlacesOption = Annotated[

@@ -259,8 +259,8 @@ def difference_legend(width: int, reference: str, *, theme: Theme) -> np.ndarray
     _write(draw, "0", _MARGIN_PX, 9, _SMALL_PX, theme.muted)
     _write(draw, right, _MARGIN_PX + bar_width - _length(right, _SMALL_PX), 9, _SMALL_PX, theme.muted)
     lines = [
-        text_line("Difference of luma", width, 22, theme=theme, size=15),
-        text_line(f"from {reference}", width, 20, theme=theme, color=theme.muted, size=_SMALL_PX),
+        text_line("Difference of Y, Cb, Cr", width, 22, theme=theme, size=14),
+        text_line(f"largest, from {reference}", width, 20, theme=theme, color=theme.muted, size=_SMALL_PX),
         beside([blank(_BAR_PX, _MARGIN_PX, theme), bar], theme=theme),
         np.asarray(ends),
     ]

@@ -7,7 +7,7 @@ encoded before they fit.
 from __future__ import annotations
 
 import base64
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from io import BytesIO
 from pathlib import Path
@@ -15,7 +15,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-__all__ = ["Encoding", "PictureSpool", "encode_thumbnail", "fit_pictures"]
+__all__ = ["Encoding", "OnPicture", "PictureSpool", "encode_thumbnail", "fit_pictures"]
 
 QUALITIES = (95, 90, 85, 80, 75, 70, 65, 60)
 MIN_LONG_SIDE = 320
@@ -57,6 +57,10 @@ class Encoding:
         return name if self.long_side is None else f"{name}, long side {self.long_side}"
 
 
+OnPicture = Callable[[Encoding, int, int], None]
+"""Takes the setting that is tried, the number of the picture that is to be encoded, from 1, and the count of all."""
+
+
 class PictureSpool:
     """Pictures written to a folder without loss, in the order given.
 
@@ -96,25 +100,32 @@ def encode_thumbnail(picture: np.ndarray) -> str:
     return _encode(image, Encoding(quality=75))
 
 
-def fit_pictures(spool: PictureSpool, budget: int) -> tuple[Encoding, list[str]] | None:
+def fit_pictures(
+    spool: PictureSpool, budget: int, on_picture: OnPicture | None = None
+) -> tuple[Encoding, list[str]] | None:
     """Encode all pictures alike, at the best setting whose base64 text takes at most `budget` characters.
 
     Settings from the best: every pixel as it is; quality 95 down to 60; then at 60 a long side that shrinks by a fifth
     each time, which takes the largest pictures first, down to 320 pixels.
+
+    Args:
+        spool: the pictures.
+        budget: characters for all of them.
+        on_picture: called before each picture is encoded at each setting that is tried.
 
     Returns:
         The setting and the text of each picture, in the order of the spool; None where the last setting takes more.
     """
     if spool.long_side <= MAX_WEBP_SIDE and spool.bytes * _LOSSLESS_OVER_PNG * 4 / 3 <= budget:
         exact = Encoding(quality=None)
-        texts = _encode_all(spool, exact, budget)
+        texts = _encode_all(spool, exact, budget, on_picture)
         if texts is not None:
             return exact, texts
     settings = _settings(spool.long_side)
     fitting = None
     low, high, middle = 0, len(settings) - 1, 0  # most reports fit at the first
     while low <= high:
-        texts = _encode_all(spool, settings[middle], budget)
+        texts = _encode_all(spool, settings[middle], budget, on_picture)
         if texts is None:
             low = middle + 1
         else:
@@ -134,10 +145,12 @@ def _settings(long_side: int) -> list[Encoding]:
     return settings
 
 
-def _encode_all(spool: PictureSpool, setting: Encoding, budget: int) -> list[str] | None:
+def _encode_all(spool: PictureSpool, setting: Encoding, budget: int, on_picture: OnPicture | None) -> list[str] | None:
     """Base64 text of each picture, or None as soon as they take more than `budget` characters."""
     texts = []
-    for picture in spool:
+    for number, picture in enumerate(spool, start=1):
+        if on_picture is not None:
+            on_picture(setting, number, spool.count)
         texts.append(_encode(picture, setting))
         budget -= len(texts[-1])
         if budget < 0:

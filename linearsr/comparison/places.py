@@ -1,7 +1,9 @@
 """Where pictures of one scene differ: the windows worth a look, and a map of the difference in colour.
 
-Pure functions of pixels: no files, no labels, no layout. Brightness is BT.601 luma in whole 1/256 levels, so sums are
-exact, equal pictures differ by exactly nothing, and windows that tie are told apart by position alone.
+Pure functions of pixels: no files, no labels, no layout. The difference of two pixels is the largest of the differences
+of their BT.601 luma Y and chroma Cb and Cr (full range), in 8-bit levels: n where R, G and B all change by n, and about
+half of what changes where colour alone does. All three are whole numbers of 1/256 levels, so sums are exact, equal
+pixels and no others differ by exactly nothing, and windows that tie are told apart by position alone.
 """
 
 from __future__ import annotations
@@ -18,10 +20,12 @@ from linearsr.errors import ConfigError, ShapeError
 __all__ = ["FULL_LEVELS", "Window", "difference_colors", "difference_map", "find_detail", "find_flat", "find_places"]
 
 FULL_LEVELS = 32
-"""Difference of luma, in 8-bit levels, that has the full colour; larger ones have it too."""
+"""Difference, in 8-bit levels, that has the full colour; larger ones have it too."""
 
 _LUMA = (77, 150, 29)
 """BT.601's 0.299, 0.587, 0.114 in 1/256."""
+_CB, _CR = (-43, -85, 128), (128, -107, -21)
+"""Of 0.5 (B - Y) / (1 - 0.114) and 0.5 (R - Y) / (1 - 0.299) in 1/256: exactly nothing for gray."""
 _UNIT = sum(_LUMA)
 _STEPS_A_LEVEL = 8
 _LIGHTNESS = (0.96, 0.30)
@@ -29,6 +33,8 @@ _LIGHTNESS = (0.96, 0.30)
 _HUE = (100.0, -40.0)
 """In degrees: yellow for the smallest difference, by way of red, to purple for the full one."""
 _CHROMA = 0.19
+_STRIP = 32
+"""Rows worked on at a time: they stay in the processor's cache."""
 
 
 class Window(NamedTuple):
@@ -43,8 +49,8 @@ class Window(NamedTuple):
 def find_places(pictures: Sequence[np.ndarray | Tensor], side: int, count: int) -> tuple[Window, ...]:
     """Find the windows where pictures of one scene differ most, the most telling first.
 
-    A window's score is the sum, over its pixels, of the square of the largest difference of luma between any two of
-    the pictures. The best window is taken, then the best of those at least a window's side away from it, so that the
+    A window's score is the sum, over its pixels, of the square of the largest difference of Y, Cb or Cr between any two
+    of the pictures. The best window is taken, then the best of those at least a window's side away from it, so that the
     places are not all of one fence, and so on; where none is left, the best of those that overlap none.
 
     Args:
@@ -62,16 +68,9 @@ def find_places(pictures: Sequence[np.ndarray | Tensor], side: int, count: int) 
     """
     if side < 1 or count < 1:
         raise ConfigError(f"side is {side} and count {count}, expected both at least 1", hint="96 and 3 are usual")
-    planes = [_luma(picture) for picture in pictures]
-    if len(planes) < 2 or len({plane.shape for plane in planes}) > 1:
-        shapes = ", ".join(str(plane.shape) for plane in planes)
-        raise ShapeError(f"pictures are {shapes}; expected two or more of one size", hint="enlarge the smaller ones")
-    height, width = min(side, planes[0].shape[0]), min(side, planes[0].shape[1])
-    lowest, highest = planes[0].copy(), planes[0].copy()
-    for plane in planes[1:]:
-        np.minimum(lowest, plane, out=lowest)
-        np.maximum(highest, plane, out=highest)
-    scores = _window_sums((highest - lowest).astype(np.int64) ** 2, height, width)
+    difference = _difference(pictures)
+    height, width = min(side, difference.shape[0]), min(side, difference.shape[1])
+    scores = _window_sums(difference.astype(np.int64) ** 2, height, width)
     return _best_windows(scores, Window(0, 0, width, height), count)
 
 
@@ -110,7 +109,7 @@ def find_flat(picture: np.ndarray | Tensor, side: int) -> Window:
 
 
 def _extreme(picture: np.ndarray | Tensor, side: int, *, most: bool) -> Window:
-    plane = _luma(picture).astype(np.int64)
+    plane = _weighted(_pixels(picture), _LUMA).astype(np.int64)
     height, width = min(side, plane.shape[0]), min(side, plane.shape[1])
     energy = np.zeros_like(plane)
     energy[:, :-1] += np.diff(plane, axis=1) ** 2
@@ -126,34 +125,29 @@ def difference_map(
     *,
     size: tuple[int, int] | None = None,
 ) -> np.ndarray:
-    """Show how much two pictures differ in brightness, and where.
+    """Show how much two pictures differ in brightness or colour, and where.
 
-    Lightness falls in proportion to the absolute difference of luma: a place twice as dark differs twice as much, also
-    for readers who do not tell the colours apart.
+    Lightness falls in proportion to the largest of the absolute differences of Y, Cb and Cr: a place twice as dark
+    differs twice as much, also for readers who do not tell the colours apart.
 
     Args:
         a, b: two pictures of one size, (H, W, 3) uint8 or (3, H, W) float in [0, 1].
         size: (height, width) of a smaller map, each pixel the mean difference of those it stands for; None for (H, W).
 
     Returns:
-        (H, W, 3) uint8, or of `size`; the neutral gray `difference_colors(0)` exactly where luma is equal.
+        (H, W, 3) uint8, or of `size`; the neutral gray `difference_colors(0)` exactly where the pixels are equal.
 
     Raises:
         ShapeError: the pictures' sizes differ, or `size` is larger.
     """
-    first, second = _luma(a), _luma(b)
-    if first.shape != second.shape:
-        raise ShapeError(
-            f"pictures are {first.shape} and {second.shape}, expected one size", hint="enlarge the smaller"
-        )
-    difference = np.abs(second - first).astype(np.float64) / _UNIT
+    difference = _difference((a, b)).astype(np.float64) / _UNIT
     if size is not None:
         difference = _means(difference, size)
     return difference_colors(difference)
 
 
 def difference_colors(levels: np.ndarray | float) -> np.ndarray:
-    """Colour of an absolute difference of luma; `FULL_LEVELS` and more have the full one.
+    """Colour of an absolute difference; `FULL_LEVELS` and more have the full one.
 
     Args:
         levels: (...) differences in 8-bit levels, at least 0.
@@ -203,8 +197,39 @@ def _means(values: np.ndarray, size: tuple[int, int]) -> np.ndarray:
     return values
 
 
-def _luma(picture: np.ndarray | Tensor) -> np.ndarray:
-    """(H, W) int32 luma of the 8-bit picture, in 1/256 levels."""
+def _difference(pictures: Sequence[np.ndarray | Tensor]) -> np.ndarray:
+    """(H, W) int32: the largest difference of Y, Cb or Cr between any two of the pictures, in 1/256 levels.
+
+    Raises:
+        ShapeError: fewer than two pictures, or other shapes.
+
+    Source: ITU-R BT.601-7, 2.5.1 and 2.5.2; full range as in ITU-T T.871, 7.
+    """
+    arrays = [_pixels(picture) for picture in pictures]
+    if len(arrays) < 2 or len({array.shape for array in arrays}) > 1:
+        shapes = ", ".join(str(array.shape[:2]) for array in arrays)
+        raise ShapeError(f"pictures are {shapes}; expected two or more of one size", hint="enlarge the smaller ones")
+    return np.concatenate(
+        [_spread([array[top : top + _STRIP] for array in arrays]) for top in range(0, len(arrays[0]), _STRIP)]
+    )
+
+
+def _spread(arrays: Sequence[np.ndarray]) -> np.ndarray:
+    """`_difference` of checked pictures, or of strips of them."""
+    largest = np.zeros(arrays[0].shape[:2], np.int32)
+    for weights in (_LUMA, _CB, _CR):
+        lowest = _weighted(arrays[0], weights)
+        highest = lowest.copy()
+        for array in arrays[1:]:
+            plane = _weighted(array, weights)
+            np.minimum(lowest, plane, out=lowest)
+            np.maximum(highest, plane, out=highest)
+        np.maximum(largest, highest - lowest, out=largest)
+    return largest
+
+
+def _pixels(picture: np.ndarray | Tensor) -> np.ndarray:
+    """The picture as (H, W, 3) uint8."""
     pixels = picture
     if isinstance(pixels, Tensor):
         if pixels.dim() != 3 or pixels.shape[0] != 3:
@@ -213,7 +238,12 @@ def _luma(picture: np.ndarray | Tensor) -> np.ndarray:
         pixels = scaled.permute(1, 2, 0).cpu().numpy().astype(np.uint8)
     if pixels.ndim != 3 or pixels.shape[2] != 3 or pixels.dtype != np.uint8 or 0 in pixels.shape:
         raise ShapeError(f"array is {pixels.shape} {pixels.dtype}, expected (H, W, 3) uint8", hint="RGB, channels last")
-    red, green, blue = _LUMA
+    return pixels
+
+
+def _weighted(pixels: np.ndarray, weights: tuple[int, int, int]) -> np.ndarray:
+    """(H, W) int32 sum of the channels times their weights."""
+    red, green, blue = weights
     plane = pixels[..., 0].astype(np.int32) * red
     plane += pixels[..., 1].astype(np.int32) * green
     plane += pixels[..., 2].astype(np.int32) * blue

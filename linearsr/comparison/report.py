@@ -22,7 +22,7 @@ from typing import Any
 import numpy as np
 
 from linearsr.atomic import write_bytes
-from linearsr.comparison.embedding import SMALLEST, Encoding, PictureSpool, encode_thumbnail, fit_pictures
+from linearsr.comparison.embedding import SMALLEST, Encoding, OnPicture, PictureSpool, encode_thumbnail, fit_pictures
 from linearsr.errors import ConfigError, ShapeError
 
 __all__ = ["MetricColumn", "Report", "ReportImage", "ReportSize", "check_max_bytes", "write_report"]
@@ -93,11 +93,14 @@ class ReportSize:
     """Whether the encoding is seen: WebP below quality 85, or shrunk to fit."""
 
 
-def write_report(path: Path, report: Report, *, max_bytes: int = 6_000_000) -> ReportSize:
+def write_report(
+    path: Path, report: Report, *, max_bytes: int = 6_000_000, on_picture: OnPicture | None = None
+) -> ReportSize:
     """Write `report` to `path` as one HTML file of at most `max_bytes`.
 
     Pictures are stored without loss where they fit, else as WebP of the highest quality that does, from 95 to 60, at
-    last smaller; the page says which. One scene at a time is in memory, beside the file to be.
+    last smaller; the page says which. One scene at a time is in memory, beside the file to be. `on_picture` is called
+    before each picture is encoded, once for each setting that is tried.
 
     Raises:
         ConfigError: the pictures do not fit; there is no scene, or fewer than two methods; a name occurs twice; a scene
@@ -120,7 +123,7 @@ def write_report(path: Path, report: Report, *, max_bytes: int = 6_000_000) -> R
         rest = len(_page(report, images, [], Encoding(quality=None)))
         commas = 3 * spool.count
         check_max_bytes(max_bytes, rest + commas)
-        fitting = fit_pictures(spool, max_bytes - rest - commas - _SLACK)
+        fitting = fit_pictures(spool, max_bytes - rest - commas - _SLACK, on_picture)
     if fitting is None:
         pictures = f"{len(images)} picture{'s' * (len(images) > 1)} by {len(report.labels)} methods"
         raise ConfigError(

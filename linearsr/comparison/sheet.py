@@ -2,7 +2,7 @@
 
 Owns the layout. Takes scenes as the HTML report does (`report.ReportImage`), so that both show the same; reads and
 writes no files. Columns of a scene have one width: that of a place, zoomed by a whole factor so that its pixels stay
-what they are. The maps of luma differences are against the first column, whose place in their row has their scale.
+what they are. The maps of differences are against the first column, whose place in their row has their scale.
 """
 
 from __future__ import annotations
@@ -40,7 +40,7 @@ _AUTO_ZOOM = 4
 _MIN_COLUMN_PX = 150
 _GAP_PX, _BLOCK_GAP_PX = 6, 28
 _GUTTER_PX = 22
-_TITLE_PX, _NAME_PX, _LABEL_PX, _SCORE_PX = 36, 30, 28, 19
+_TITLE_PX, _NAME_PX, _LABEL_PX, _SCORE_PX, _FOOT_PX = 36, 30, 28, 19, 24
 
 
 def choose_zoom(side: int, columns: int) -> int:
@@ -60,6 +60,7 @@ def compare_sheet(
     metrics: Sequence[MetricColumn] = (),
     zoom: int | None = None,
     title: str | None = None,
+    foot: str | None = None,
     theme: Theme = LIGHT,
 ) -> np.ndarray:
     """Draw scenes below each other, each with its labels, scores, whole pictures, difference maps and places.
@@ -70,6 +71,7 @@ def compare_sheet(
         metrics: scores to write under each label, in this order; the best of a scene in the darker ink.
         zoom: of the places, 1 to 8; None for what suits the width of a sheet.
         title: over the first scene; None for none.
+        foot: line under the last scene, such as how scores are made; None for none.
         theme: colours.
 
     Returns:
@@ -90,6 +92,9 @@ def compare_sheet(
     sheet = below(blocks, theme=theme, gap=_BLOCK_GAP_PX)
     if title is not None:
         sheet = below([text_line(title, sheet.shape[1], _TITLE_PX, theme=theme, size=24), sheet], theme=theme)
+    if foot is not None:
+        line = text_line(foot, sheet.shape[1], _FOOT_PX, theme=theme, color=theme.muted, size=14)
+        sheet = below([sheet, line], theme=theme, gap=_GAP_PX)
     return _framed(sheet, theme)
 
 

@@ -53,9 +53,9 @@ def images(options: CompareOptions) -> list:
     from linearsr_cli.compare_job import _scoring
     from linearsr_cli.progress import open_progress
 
-    out = Output(quiet=True)
-    scorers, _ = _scoring(options, out)
-    run = Run(plan=make_compare_plan(options), options=options, out=out, scorers=scorers)
+    out, plan = Output(quiet=True), make_compare_plan(options)
+    scorers, _ = _scoring(options, out, plan.border)
+    run = Run(plan=plan, options=options, out=out, scorers=scorers)
     return list(run.images(open_progress("none", out, files=1, pixels=1)))
 
 
@@ -85,7 +85,7 @@ def test_folders_are_scored_against_clean_pictures_and_inputs(put):
     (image,) = images(options)
     assert list(image.pictures) == ["reference", "bicubic", "a", "b"]
     assert image.places == ((48, 20, 24, 24),)
-    expected = psnr(as_tensor("a/x.png"), as_tensor("hr/x.png"))
+    expected = psnr(as_tensor("a/x.png"), as_tensor("hr/x.png"), border=4)  # the scale of the inputs
     assert image.scores["a"]["psnr_y"] == pytest.approx(expected, abs=1e-4)
     assert image.scores["a"]["psnr_y"] > image.scores["b"]["psnr_y"]
     assert "lr_psnr" in image.scores["bicubic"]
@@ -161,9 +161,14 @@ def test_a_page_is_one_file_of_limited_size(run, put):
     assert "<title>one, a \u00b7 b</title>" in Path("usual.html").read_text(encoding="utf-8")
 
 
+def data_of(path: str) -> dict:
+    """What a page shows."""
+    return json.loads(Path(path).read_text(encoding="utf-8").split('id="report-data">')[1].split("</script>")[0])
+
+
 def start_of(path: str) -> list[str]:
     """Labels a page starts with."""
-    data = json.loads(Path(path).read_text(encoding="utf-8").split('id="report-data">')[1].split("</script>")[0])
+    data = data_of(path)
     return [data["labels"][index] for index in data["start"]]
 
 
@@ -223,15 +228,16 @@ def test_equal_gray_and_16_bit_pictures_are_compared(run):
     assert run("compare", "gray.png", "again.png", "-o", "s.png").code == 0
 
 
-def test_a_definition_never_speaks_of_a_border_that_is_not_cut(put):
+@pytest.mark.parametrize(("border", "said"), [(0, "no border cut"), (4, "border 4 px left out")])
+def test_a_definition_speaks_of_the_border_that_is_cut(put, border, said):
     from linearsr.metrics import METRICS
     from linearsr_cli.compare_job import _scoring
 
     names = [name for name, metric in METRICS.items() if metric.needs == "reference" and not metric.package]
     options = CompareOptions(inputs=(put("a.png"),), output="r.html", hr=put("b.png"), metrics=",".join(names))
-    _, columns = _scoring(options, Output(quiet=True))
+    _, columns = _scoring(options, Output(quiet=True), border)
     assert [column.name for column in columns] == names
-    assert all("no border cut" in column.definition for column in columns)
+    assert all(said in column.definition for column in columns)
     assert not any("every side" in column.definition for column in columns)
 
 
@@ -255,6 +261,159 @@ def test_a_signal_ends_with_a_summary_and_whole_sheets(run, put, monkeypatch, si
     assert [line["event"] for line in result.lines[:-1]] == ["sheet"] * len(rows[:1])
     assert [path.name for path in Path().glob("*.*")] == (["s.png"] if rows else [])
     assert "1 done, 0 failed" in result.err
+
+
+def test_a_shift_of_colour_alone_is_a_place(put):
+    put("a.png"), put("b.png")
+    pixels = np.array(Image.open("b.png"))
+    pixels[20:44, 48:72] += np.array([1, 2, 256 - 13], np.uint8)  # luma stays what it is
+    Image.fromarray(pixels).save("b.png")
+    (image,) = images(CompareOptions(inputs=(Path("a.png"), Path("b.png")), output="s.png", crop=24))
+    assert image.places == ((48, 20, 24, 24),)
+
+
+# -- the border of scores ---------------------------------------------------------------------------------------------
+
+
+def noisy(folder: str, levels: float, clean: str = "hr") -> None:
+    """The pictures of a folder, with noise that is stronger near their edges, where the border is."""
+    Path(folder).mkdir()
+    rng = np.random.default_rng(round(levels))
+    for path in sorted(Path(clean).iterdir()):
+        pixels = np.array(Image.open(path), dtype=float)
+        noise = rng.normal(0, levels, pixels.shape)
+        noise[6:-6, 6:-6] /= 3
+        Image.fromarray((pixels + noise).clip(0, 255).round().astype(np.uint8)).save(Path(folder, path.name))
+
+
+def scored(path: str) -> dict[str, dict[str, str]]:
+    """Scores that a page prints, by "picture, label" and heading."""
+    data = data_of(path)
+    return {
+        f"{image['name']}, {label}": {
+            metric["title"]: f"{value:.{metric['digits']}f}"
+            for metric, value in zip(data["metrics"], values, strict=True)
+            if value is not None
+        }
+        for image in data["images"]
+        for label, values in zip(data["labels"], image["scores"], strict=True)
+        if any(value is not None for value in values)
+    }
+
+
+def evaluated(result) -> dict[str, dict[str, str]]:
+    """The same of `linearsr eval --per-image scores.json`."""
+    from linearsr.metrics import METRICS
+
+    assert result.code == 0, result.err
+    return {
+        f"{row['image']}, {row['method']}": {
+            METRICS[name].title: f"{value:.{METRICS[name].digits}f}" for name, value in row["scores"].items()
+        }
+        for row in json.loads(Path("scores.json").read_text(encoding="utf-8"))["images"]
+    }
+
+
+METRICS_ASKED = ("--metrics", "psnr,psnr_rgb,ssim,gmsd")
+
+
+@pytest.mark.parametrize("border", [0, 4])
+def test_scores_are_those_that_eval_prints_with_the_same_border(run, put, border):
+    for name in "pq":
+        put(f"hr/{name}.png", seed=ord(name))
+    noisy("a", 9), noisy("b", 5)
+    words = ("--hr", "hr", "--crop-border", border, *METRICS_ASKED)
+    found = run("eval", "--sr", "a", "--sr", "b", *words, "--per-image", "scores.json", "--no-cache", "--bootstrap", 0)
+    assert run("compare", "a", "b", *words, "-o", "r.html").code == 0
+    assert len(scored("r.html")) == 4
+    assert scored("r.html") == evaluated(found)
+    said = f"border {border} px left out" if border else "no border cut"
+    page = Path("r.html").read_text(encoding="utf-8")
+    assert f"8-bit RGB pictures, {said}, luma in limited range" in page
+    assert page.count(said) == 5  # the line of all scores, and the definition of each
+
+
+def test_inputs_and_clean_pictures_give_the_border_that_eval_takes(run, put):
+    for name in "pq":
+        put(f"hr/{name}.png", (98, 66), seed=ord(name)), put(f"lr/{name}.png", (24, 16), seed=ord(name))
+        Path("cut").mkdir(exist_ok=True)
+        Image.open(f"hr/{name}.png").crop((0, 0, 96, 64)).save(f"cut/{name}.png")
+    noisy("a", 9, "cut")
+    words = ("--hr", "hr", "--lr", "lr", *METRICS_ASKED)
+    found = run(
+        "eval", "--sr", "a", *words, "--baseline", "none", "--per-image", "scores.json", "--no-cache", "--bootstrap", 0
+    )
+    assert run("compare", "a", *words, "-o", "r.html").code == 0
+    page = scored("r.html")
+    assert {name: page[name] for name in ("p, a", "q, a")} == evaluated(found)
+    assert "border 4 px left out" in Path("r.html").read_text(encoding="utf-8")
+    run("compare", "a", *words, "--crop-border", 0, "-o", "whole.html")
+    assert scored("whole.html")["p, a"] != page["p, a"]
+    assert "no border cut" in Path("whole.html").read_text(encoding="utf-8")
+
+
+def test_a_sheet_says_under_its_scores_what_is_left_out(run, put, monkeypatch):
+    from linearsr.comparison import sheet
+
+    feet = []
+    draw = sheet.compare_sheet
+    monkeypatch.setattr(sheet, "compare_sheet", lambda *a, **kw: feet.append(kw["foot"]) or draw(*a, **kw))
+    put("hr.png"), put("a.png", levels=9), put("lr.png", (24, 16))
+    words = ("compare", "a.png", "--hr", "hr.png", "--on-exists", "overwrite", "-o", "s.png")
+    assert run(*words).code == 0
+    assert run(*words, "--lr", "lr.png", "--crop-border", 3).code == 0
+    assert run(*words, "--metrics", "none").code == 0
+    monkeypatch.setenv("LINEARSR_CROP_BORDER", "2")
+    assert run(*words).code == 0
+    monkeypatch.setenv("LINEARSR_COMPARE_CROP_BORDER", "1")
+    assert run(*words).code == 0
+    text = "Scores: 8-bit RGB pictures, {}, luma in limited range".format
+    assert feet == [
+        text("no border cut"),
+        text("border 3 px left out (not of LR-PSNR)"),
+        None,
+        text("border 2 px left out"),
+        text("border 1 px left out"),
+    ]
+
+
+# -- progress ---------------------------------------------------------------------------------------------------------
+
+
+def test_each_encoding_that_is_tried_is_a_line(run):
+    for folder, seed in (("a", 1), ("b", 2)):
+        noise = np.random.default_rng(seed).integers(0, 256, (160, 160, 3), dtype=np.uint8)
+        Path(folder).mkdir()
+        Image.fromarray(noise).save(f"{folder}/x.png")
+    words = ("compare", "a", "b", "-o", "r.html", "--max-size", "105kB", "--on-exists", "overwrite")
+    result = run(*words)
+    tried = re.findall(r"^encoding as (WebP \d+), 1 of 2$", result.err, re.MULTILINE)
+    (stored,) = re.findall(r"pictures are stored as (WebP \d+), which", result.err)
+    assert len(tried) == len(set(tried)) > 2
+    assert tried[0] == "WebP 95"
+    assert stored in tried
+    assert "encoding" not in run(*words, "--progress", "none").err
+    assert run(*words, "--quiet").err == ""
+
+
+def test_every_picture_that_is_encoded_is_shown(put):
+    from linearsr.comparison.embedding import Encoding
+    from linearsr_cli.compare_job import _encoding_shown
+
+    class Shown:
+        names: list[tuple[str, int]] = []
+
+        def begin(self, name: str, pixels: int) -> None:
+            self.names.append((name, pixels))
+
+    put("a.png"), put("b.png")
+    options = CompareOptions(inputs=(Path("a.png"), Path("b.png")), output="r.html")
+    show = _encoding_shown(
+        Run(plan=make_compare_plan(options), options=options, out=Output(quiet=True), scorers={}), Shown()
+    )
+    for number in (1, 2, 3):
+        show(Encoding(quality=90), number, 3)
+    assert Shown.names == [(f"encoding {number} of 3", 0) for number in (1, 2, 3)]
 
 
 # -- bad input --------------------------------------------------------------------------------------------------------
@@ -349,16 +508,15 @@ def test_an_input_named_like_a_further_sheet_stays(run, put):
         (("a.png", "-o", "s.png"), "expected two or more"),
         (("a.png", "b.png", "-o", "s.gif"), "expected a name ending in .png"),
         (("a.png", "b.png", "-o", "s"), ".html (a page)"),
-        (("a.png", "nothing.png", "-o", "s.png"), "'nothing.png' does not exist"),
         (("a.png", ".", "-o", "s.png"), "'a.png' is a file and '.' a folder"),
         (("a.png", "./a.png", "-o", "s.png"), "'a.png' is named twice, expected different"),
         (("one=a.png", "two=a.png", "-o", "s.png"), "'a.png' is named twice"),
         (("a.png", "y/../a.png", "-o", "s.png"), "'a.png' and 'y/../a.png' are the same"),
         (("x=a.png", "x=b.png", "-o", "s.png"), "label is 'x'"),
         (("x=a.png", "b.png", "--labels", "x,y", "-o", "s.png"), "--labels and NAME=PATH are both given"),
-        (("x=none.png", "b.png", "-o", "s.png"), "'none.png' does not exist"),
-        (("x", "y", "-o", "s.png"), "x holds no picture"),
-        (("y", "x", "-o", "s.png"), "x holds no picture"),
+        (("a.png", "--hr", "none.png", "-o", "s.png"), "'none.png' does not exist"),
+        (("y", "--hr", "x", "-o", "s.png"), "'x', which holds no picture"),
+        (("y", "--lr", "x", "-o", "s.png"), "'x', which holds no picture"),
         (("a.png", "b.png", "--labels", "x", "-o", "s.png"), "1 labels for 2 inputs"),
         (("a.png", "b.png", "--labels", "x,x", "-o", "s.png"), "label is 'x'"),
         (("a.png", "b.png", "--hr", "a.png", "--labels", "x,reference", "-o", "s.png"), "label is 'reference'"),
@@ -368,6 +526,7 @@ def test_an_input_named_like_a_further_sheet_stays(run, put):
         (("a.png", "b.png", "--max-size", "10kB", "-o", "r.html"), "--max-size 10kB is less than the page without"),
         (("a.png", "b.png", "--max-size", "big", "-o", "r.html"), "size is 'big'"),
         (("a.png", "b.png", "--crop", "4", "-o", "s.png"), "crop is 4, expected at least 8"),
+        (("a.png", "b.png", "--crop-border", "-1", "-o", "s.png"), "crop-border is -1, expected at least 0"),
         (("a.png", "b.png", "--metrics", "psnr", "-o", "s.png"), "PSNR-Y has no original"),
         (("a.png", "b.png", "--metrics", "psrn", "-o", "s.png"), "metric 'psrn' is unknown"),
         (("a.png", "b.png", "-o", "no/s.png"), "its folder is not there"),
@@ -381,6 +540,31 @@ def test_wrong_use_is_told_before_any_work(run, put, words, said):
     assert said in result.err
     assert result.out == ""
     assert not any(Path(name).exists() for name in ("s.png", "s.gif", "s", "r.html"))
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (("a.png", "nothing.png"), "'nothing.png' does not exist"),
+        (("x=none.png", "b.png"), "'none.png' does not exist"),
+        (("none", "y"), "'none' does not exist"),
+        (("a.png", "pipe"), "'pipe' is no regular file"),
+        (("x", "y"), "x holds no picture"),
+        (("y", "x"), "x holds no picture"),
+    ],
+)
+def test_what_is_not_there_is_exit_4_as_for_upscale(run, put, words, said):
+    put("a.png"), put("b.png"), put("y/c.png")
+    Path("x").mkdir()
+    os.mkfifo("pipe")
+    result = run("compare", *words, "-o", "s.png")
+    assert (result.code, result.out) == (4, "")
+    assert said in result.err
+    assert not Path("s.png").exists()
+    missing = words[0] if words[0] in ("none", "x") else words[1]
+    if "=" not in words[0]:
+        assert run("upscale", missing, "-o", "out", "--model", "none").code == 4
+        assert run("degrade", missing, "-o", "LR").code == 4
 
 
 def test_a_metric_asked_for_without_its_weights_is_exit_5(run, put):

@@ -11,6 +11,8 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from PIL import Image
+from skimage.data import astronaut
 
 from linearsr.comparison import drawing, sheet
 from linearsr.comparison.drawing import DARK, LIGHT
@@ -23,7 +25,7 @@ from linearsr.comparison.places import (
     find_flat,
     find_places,
 )
-from linearsr.comparison.report import MetricColumn, ReportImage
+from linearsr.comparison.report import MetricColumn, Report, ReportImage, write_report
 from linearsr.comparison.sizes import belongs, bring_to, common_size, enlargement
 from linearsr.errors import ConfigError, ShapeError
 from linearsr.metrics import quantise
@@ -38,6 +40,23 @@ def changed(picture: np.ndarray, window: Window, levels: int) -> np.ndarray:
     out = picture.copy()
     out[window.top : window.top + window.height, window.left : window.left + window.width] += np.uint8(levels)
     return out
+
+
+def luma_levels(picture: np.ndarray) -> np.ndarray:
+    """Luma in whole 1/256 levels, by which places were found before they saw colour."""
+    return picture.astype(np.int64) @ np.array([77, 150, 29])
+
+
+def greatest(energy: np.ndarray, side: int, count: int) -> tuple[Window, ...]:
+    """The windows of the largest sums, each a window's side away from those before it."""
+    corner = np.pad(energy.cumsum(0).cumsum(1), ((1, 0), (1, 0)))
+    sums = corner[side:, side:] - corner[:-side, side:] - corner[side:, :-side] + corner[:-side, :-side]
+    found = []
+    for _ in range(count):
+        top, left = (int(index) for index in np.unravel_index(sums.argmax(), sums.shape))
+        found.append(Window(left, top, side, side))
+        sums[max(0, top - 2 * side + 1) : top + 2 * side, max(0, left - 2 * side + 1) : left + 2 * side] = 0
+    return tuple(found)
 
 
 def overlap(a: Window, b: Window) -> bool:
@@ -102,14 +121,71 @@ def test_places_lie_inside_and_do_not_overlap(
 
 
 def test_the_first_place_has_the_largest_sum_of_all_windows() -> None:
-    a, b = noise(30, 34, 1), noise(30, 34, 2)
-    luma = [p.astype(np.int64) @ np.array([77, 150, 29]) for p in (a, b)]
-    energy = (luma[0] - luma[1]) ** 2
+    a, b = noise(70, 34, 1), noise(70, 34, 2)
+    planes = np.array([[77, 150, 29], [-43, -85, 128], [128, -107, -21]])
+    energy = np.abs((a.astype(np.int64) - b) @ planes.T).max(axis=2) ** 2
     sums = np.lib.stride_tricks.sliding_window_view(energy, (9, 9)).sum(axis=(2, 3))
 
     window = find_places([a, b], 9, 1)[0]
 
     assert (window.top, window.left) == np.unravel_index(sums.argmax(), sums.shape)
+
+
+EQUAL_LUMA = np.array([1, 2, -13])
+"""A shift to yellow: 77 R + 150 G + 29 B stays exactly what it is."""
+
+
+def test_a_shift_of_colour_alone_has_its_place_and_stands_in_the_map() -> None:
+    base, window = noise(60, 90), Window(40, 20, 16, 16)
+    other = base.copy()
+    other[20:36, 40:56] = base[20:36, 40:56] + EQUAL_LUMA
+
+    assert (luma_levels(base) == luma_levels(other)).all()
+    assert find_places([base, other], 16, 3) == (window,)
+    expected = np.zeros((60, 90))
+    expected[20:36, 40:56] = 1877 / 256  # of Cb: 43 + 2 * 85 + 13 * 128
+    assert (difference_map(base, other) == difference_colors(expected)).all()
+
+
+def test_gray_beside_colour_differs_by_its_chroma() -> None:
+    red = np.full((4, 4, 3), (200, 60, 60), np.uint8)
+    gray = np.full((4, 4, 3), 102, np.uint8)  # luma 102.1
+
+    assert (difference_map(red, gray) == difference_colors(140 * 128 / 256)).all()
+
+
+def test_differences_of_brightness_rank_as_those_of_luma_on_a_photograph() -> None:
+    photo = astronaut().clip(40, 215)
+    change = np.random.default_rng(3).integers(-6, 7, (512, 512))
+    change += np.round(30 * np.outer(np.hanning(512), np.sin(np.arange(512) / 40))).astype(int)
+    other = (photo + change[..., None]).astype(np.uint8)
+
+    found = find_places([photo, other], 96, 3)
+
+    assert found == greatest((luma_levels(photo) - luma_levels(other)) ** 2, 96, 3)
+    assert (difference_map(photo, other) == difference_colors(np.abs(change))).all()
+
+
+def test_interpolations_of_a_photograph_differ_where_their_luma_does() -> None:
+    small = Image.fromarray(astronaut()).resize((128, 128), Image.Resampling.BICUBIC)
+    a, b = (np.asarray(small.resize((512, 512), how)) for how in (Image.Resampling.BICUBIC, Image.Resampling.LANCZOS))
+
+    assert find_places([a, b], 96, 3) == greatest((luma_levels(a) - luma_levels(b)) ** 2, 96, 3)
+
+
+@settings(max_examples=40, deadline=None)
+@given(st.integers(1, 70), st.integers(1, 8), st.integers(0, 9))
+def test_only_equal_pixels_are_neutral_in_a_map(height: int, width: int, seed: int) -> None:
+    rng = np.random.default_rng(seed)
+    a = rng.integers(20, 236, (height, width, 3))
+    changes = np.array([(0, 0, 0), (1, 0, 0), (0, 0, -1), EQUAL_LUMA, (0, 0, 0)])
+    b = (a + changes[rng.integers(0, 5, (height, width))]).astype(np.uint8)
+    a = a.astype(np.uint8)
+
+    shown = (difference_map(a, b) != difference_colors(0)).any(axis=2)
+
+    assert (shown == (a != b).any(axis=2)).all()
+    assert (find_places([a, b], 4, 1) == ()) == (a == b).all()
 
 
 def test_detail_and_flat_are_found_in_one_picture() -> None:
@@ -139,7 +215,7 @@ def test_places_refuse_other_shapes_and_sizes() -> None:
 # -- difference maps --------------------------------------------------------------------------------------------------
 
 
-def test_difference_map_is_neutral_exactly_where_luma_is_equal() -> None:
+def test_difference_map_is_neutral_exactly_where_pixels_are_equal() -> None:
     base = noise(20, 30)
     window = Window(4, 6, 5, 3)
     neutral = difference_colors(0)
@@ -188,7 +264,7 @@ def test_a_small_difference_map_shows_means() -> None:
     assert difference_map(base, other, size=(3, 1)).shape == (3, 1, 3)
     with pytest.raises(ShapeError, match="at most that"):
         difference_map(base, other, size=(5, 4))
-    with pytest.raises(ShapeError, match="expected one size"):
+    with pytest.raises(ShapeError, match="of one size"):
         difference_map(base, noise(4, 5))
 
 
@@ -305,6 +381,31 @@ def test_bring_to_cuts_or_enlarges_by_matlab_bicubic() -> None:
     assert torch.equal(bring_to(picture, (24, 20)), quantise(resize(picture, (20, 24))))
 
 
+# -- encodings of a report ----------------------------------------------------------------------------------------
+
+
+def test_every_picture_of_every_setting_that_is_tried_is_told(tmp_path: Path) -> None:
+    pictures = {label: noise(200, 240, seed) for seed, label in enumerate(("one", "two"))}
+    images = [scene(name, width=240, height=200, pictures=pictures, scores={}) for name in "pq"]
+    report = Report(title="T", labels=("one", "two"), metrics=(), images=images)
+    told: list[tuple[str, int, int]] = []
+
+    size = write_report(
+        tmp_path / "r.html",
+        report,
+        max_bytes=220_000,
+        on_picture=lambda setting, number, count: told.append((str(setting), number, count)),
+    )
+
+    tried = list(dict.fromkeys(setting for setting, _, _ in told))
+    assert len(tried) > 2
+    for setting in tried:
+        numbers = [number for name, number, _ in told if name == setting]
+        assert numbers == list(range(1, len(numbers) + 1))
+    assert {count for _, _, count in told} == {4}
+    assert (size.encoding, 4, 4) in told
+
+
 # -- sheets -----------------------------------------------------------------------------------------------------------
 
 PSNR = MetricColumn(name="psnr_y", title="PSNR-Y", unit="dB", digits=2, lower_better=False, definition="")
@@ -366,12 +467,24 @@ def test_a_sheet_without_places_or_with_one_column_is_drawn() -> None:
     assert sheet.compare_sheet([scene(scores={"one": {"psnr_y": math.inf}})], ("one",), metrics=[PSNR]).ndim == 3
 
 
+def test_a_foot_stands_under_the_last_scene_and_moves_nothing() -> None:
+    images, margin = [scene(), scene()], 12
+    without = sheet.compare_sheet(images, ("one", "two"))
+
+    drawn = sheet.compare_sheet(images, ("one", "two"), foot="Scores: border 4 px left out")
+
+    height = drawn.shape[0] - without.shape[0]
+    assert (drawn[: -height - margin] == without[:-margin]).all()
+    assert (drawn[-height - margin : -margin] < 128).any()
+    assert (drawn[-margin:] == 255).all()
+
+
 def test_sheet_refuses_what_cannot_be_drawn() -> None:
     with pytest.raises(ConfigError, match="at least one of each"):
         sheet.compare_sheet([], ("one",))
     with pytest.raises(ConfigError, match="zoom is 9"):
         sheet.compare_sheet([scene()], ("one",), zoom=9)
-    with pytest.raises(ShapeError, match="expected one size"):
+    with pytest.raises(ShapeError, match="of one size"):
         sheet.compare_sheet([scene(pictures={"one": noise(100, 150), "two": noise(90, 150)})], ("one", "two"))
 
 
