@@ -129,8 +129,10 @@ def _recognise(paired: PairedSet, place: Path, out: Output) -> tuple[PairedSet, 
     pairs = []
     for pair in paired.pairs:
         row = None if pair.lr is None else record.rows.get(pair.lr.relative_to(folder).as_posix())
-        tags = None if row is None else tuple(word.strip() for word in row.tags.split(","))
-        pairs.append(pair if row is None or tags is None else replace(pair, known=KnownInput(tags=tags, sha256=row.lr_sha256)))
+        if row is not None:
+            tags = tuple(word.strip() for word in row.tags.split(","))
+            pair = replace(pair, known=KnownInput(tags=tags, sha256=row.lr_sha256))
+        pairs.append(pair)
     num = sum(pair.known is not None for pair in pairs)
     facts = {"recipe": record.settings.recipe.as_dict(), "seed": record.settings.seed}
     if num < len(pairs):

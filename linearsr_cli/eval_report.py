@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
+import contextlib
 import datetime
+import importlib.metadata
 import json
 import platform
 import shlex
 import shutil
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from linearsr.errors import ImageError
+from linearsr.errors import ImageError, WeightsError
 from linearsr_cli.errors import ExitCode
 from linearsr_cli.eval_settings import EvalOptions
 from linearsr_cli.output import Output, clean
@@ -25,6 +27,15 @@ if TYPE_CHECKING:
 __all__ = ["report_evaluation"]
 
 FORMATS = {".json": "json", ".csv": "csv", ".md": "md", ".tex": "latex", ".txt": "table"}
+PACKAGES = (
+    "numpy",
+    "pillow",
+    "opencv-python-headless",
+    "opencv-python",
+    "opencv-contrib-python-headless",
+    "opencv-contrib-python",
+)
+"""They read and filter pictures; OpenCV goes by any of four names."""
 
 
 def report_evaluation(
@@ -42,47 +53,52 @@ def report_evaluation(
     kind = options.format
     if kind == "auto":
         kind = "table" if sys.stdout.isatty() else "json"
+    facts = _facts(evaluation, options)
     written = True
     for path in options.output:
         if rows or path.suffix.lower() == ".json":  # which holds the failures as well
-            written &= _write(path, _text(FORMATS[path.suffix.lower()], evaluation, rows, options), out)
-    if options.per_image is not None and rows:
-        written &= _write(options.per_image, _per_image(evaluation, options.per_image), out)
+            written &= _write(path, _text(FORMATS[path.suffix.lower()], evaluation, rows, facts, options), out)
+    images = options.per_image
+    if images is not None and (rows or images.suffix.lower() == ".json"):
+        written &= _write(images, _per_image(evaluation, facts, images), out)
     _tell(evaluation, out, kind)
     code = _exit_code(evaluation, rows, thresholds, out)
     if code is ExitCode.DONE and not written:
         code = ExitCode.SOME_FAILED
     try:
         if rows or kind == "json":
-            out.data(_text(kind, evaluation, rows, options).rstrip("\n"))
+            out.data(_text(kind, evaluation, rows, facts, options).rstrip("\n"))
     except BrokenPipeError:
         if code is ExitCode.DONE:  # else the verdict counts for more than a reader that went away
             raise
     return code
 
 
-def _text(kind: str, evaluation: Evaluation, rows: Sequence[Row], options: EvalOptions) -> str:
-    from linearsr.evaluation import records, tables
+def _text(
+    kind: str, evaluation: Evaluation, rows: Sequence[Row], facts: Mapping[str, Any], options: EvalOptions
+) -> str:
+    from linearsr.evaluation import latex, records, tables
 
     if kind == "json":
-        return json.dumps(records.to_json(evaluation, rows, _facts(options)), indent=2, allow_nan=False) + "\n"
+        return json.dumps(records.to_json(evaluation, rows, facts), indent=2, allow_nan=False) + "\n"
     if kind == "csv":
         return records.to_csv(evaluation, rows)
     shown = {"intervals": options.bootstrap > 0, "differences": options.differences}
     if kind == "md":
-        return tables.to_markdown(evaluation, rows, _facts(options), **shown)
+        return tables.to_markdown(evaluation, rows, facts, **shown)
     if kind == "latex":
-        return tables.to_latex(evaluation, rows, _facts(options), **shown)
+        return latex.to_latex(evaluation, rows, facts, **shown)
     plain = (sys.stdout.encoding or "ascii").lower().replace("-", "") != "utf8"
     width = shutil.get_terminal_size((120, 24)).columns
-    return tables.to_text(evaluation, rows, _facts(options), width=width, ascii=plain, **shown)
+    return tables.to_text(evaluation, rows, facts, width=width, ascii=plain, **shown)
 
 
-def _facts(options: EvalOptions) -> dict[str, Any]:
-    """Versions, machine, date and command."""
+def _facts(evaluation: Evaluation, options: EvalOptions) -> dict[str, Any]:
+    """Versions, machine, date, command, and which weights LPIPS is of."""
     import torch
 
     from linearsr import __version__
+    from linearsr.device import resolve_device
 
     return {
         "command": shlex.join(["linearsr", *sys.argv[1:]]),
@@ -90,19 +106,49 @@ def _facts(options: EvalOptions) -> dict[str, Any]:
         "linearsr": __version__,
         "torch": torch.__version__,
         "python": platform.python_version(),
+        "versions": _versions(evaluation, options),
         "system": f"{platform.system()} {platform.machine()}",
         "threads": torch.get_num_threads(),
-        "device": options.device,
+        "device": str(resolve_device(options.device)),
+        **_lpips_weights(evaluation, options),
         **({"environment": list(options.environment)} if options.environment else {}),
     }
 
 
-def _per_image(evaluation: Evaluation, path: Path) -> str:
+def _versions(evaluation: Evaluation, options: EvalOptions) -> dict[str, str]:
+    """Of installed packages that pixels and these scores depend on, by the names that pip knows."""
+    from linearsr.metrics import METRICS
+
+    of_metrics = {METRICS[name].package for name in evaluation.metrics} - {""}
+    if options.lpips_weights is not None:
+        of_metrics.discard("lpips")
+    found = {}
+    for name in (*PACKAGES, *sorted(of_metrics)):
+        with contextlib.suppress(importlib.metadata.PackageNotFoundError):
+            found[name] = importlib.metadata.version(name)
+    return found
+
+
+def _lpips_weights(evaluation: Evaluation, options: EvalOptions) -> dict[str, str]:
+    """Name and digest of the file, where there is one."""
+    from linearsr.model_folder import file_sha256
+
+    path = options.lpips_weights
+    if path is None or "lpips" not in evaluation.metrics:
+        return {}
+    try:
+        digest = f"sha256 {file_sha256(path.expanduser())}"
+    except WeightsError:  # removed since: no reason to lose the scores
+        digest = "which is not there any more"
+    return {"lpips_weights": f"{path.name}, {digest}"}
+
+
+def _per_image(evaluation: Evaluation, facts: Mapping[str, Any], path: Path) -> str:
     from linearsr.evaluation import records
 
     if path.suffix.lower() == ".csv":
         return records.per_image_csv(evaluation)
-    return json.dumps(records.per_image_json(evaluation), indent=2, allow_nan=False) + "\n"
+    return json.dumps(records.per_image_json(evaluation, facts), indent=2, allow_nan=False) + "\n"
 
 
 def _write(path: Path, text: str, out: Output) -> bool:
@@ -120,15 +166,14 @@ def _write(path: Path, text: str, out: Output) -> bool:
 
 def _tell(evaluation: Evaluation, out: Output, kind: str) -> None:
     """Say on stderr what a machine's format would hide from people."""
+    from linearsr.evaluation.legend import not_computed
+
     if kind == "table":  # the table ends with the same lines
         return
     for note in evaluation.notes:
         out.info(f"note: {note}")
-    by_reason: dict[tuple[str, str | None], list[str]] = {}
-    for skipped in evaluation.skipped:
-        by_reason.setdefault((skipped.reason, skipped.hint), []).append(skipped.name)
-    for (reason, hint), names in by_reason.items():
-        out.info(f"note: skipped {', '.join(names)}: {reason}" + ("" if hint is None else f"; {hint}"))
+    for line in not_computed(evaluation):
+        out.info(f"note: not computed: {line}")
 
 
 def _exit_code(evaluation: Evaluation, rows: Sequence[Row], thresholds: Sequence[Threshold], out: Output) -> ExitCode:

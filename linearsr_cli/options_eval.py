@@ -108,7 +108,8 @@ TagsOption = Annotated[
         "--tags",
         metavar="auto|none|true|LIST",
         rich_help_panel=PICTURE,
-        help="auto: the model's tagger; true: what was done, of inputs by --degrade or `linearsr degrade`; else tags for every picture.",
+        help="auto: the model's tagger; true: what was done to inputs made by --degrade or `linearsr degrade`; "
+        "else tags for every picture.",
     ),
 ]
 BaselineOption = Annotated[
@@ -218,5 +219,7 @@ StepsProgressOption = Annotated[
 ]
 DifferencesOption = Annotated[
     bool,
-    typer.Option("--differences", rich_help_panel=REPORT, help="Show differences from the baseline, with a sign test."),
+    typer.Option(
+        "--differences", rich_help_panel=REPORT, help="Also a table of differences from the baseline, with a sign test."
+    ),
 ]

@@ -1,6 +1,6 @@
 """What stands below every table: definitions, protocol, methods and versions, in plain lines.
 
-A number can be quoted only with these. The lines are plain text; `tables` escapes them for Markdown or LaTeX.
+A number can be quoted only with these. The lines are plain text; `tables` and `latex` escape them.
 """
 
 from __future__ import annotations
@@ -12,12 +12,14 @@ from linearsr.evaluation.results import Evaluation, Failure, MethodInfo
 from linearsr.evaluation.statistics import Row
 from linearsr.metrics import METRICS
 
-__all__ = ["Section", "legend", "plain_words"]
+__all__ = ["Section", "legend", "not_computed", "plain_words"]
 
 Section = tuple[str, tuple[str, ...]]
 """Heading and lines."""
 
 _NAMED_FAILURES = 10
+_FEW = 6
+"""Fewer pictures cannot have a p below 0.05."""
 
 
 def plain_words(value: Any) -> str:  # noqa: ANN401
@@ -47,10 +49,38 @@ def _settings(values: Mapping[str, Any]) -> tuple[str, ...]:
     return tuple(f"{key.replace('_', ' ')}: {plain_words(value)}" for key, value in values.items() if value is not None)
 
 
-def _metric(name: str) -> str:
+def _protocol(protocol: Mapping[str, Any]) -> tuple[str, ...]:
+    """Its settings, a line each; where the inputs come from in words."""
+    inputs = protocol.get("inputs")
+    if not isinstance(inputs, Mapping) or "kind" not in inputs:
+        return _settings(protocol)
+    origins = {"none": "none", "made": "made from the clean pictures", "given": "given"}
+    origin = origins.get(inputs["kind"], plain_words(inputs["kind"]))
+    by_set = inputs.get("by linearsr degrade")
+    if isinstance(by_set, Mapping):
+        made = [f"those of {name} by {_recipe(facts)}" for name, facts in by_set.items()]
+        origin += ", made by linearsr degrade: " + "; ".join(made)
+    elif "recipe" in inputs:
+        origin += f"{', made by linearsr degrade' if 'by' in inputs else ''} by {_recipe(inputs)}"
+    return _settings({**protocol, "inputs": origin})
+
+
+def _recipe(facts: Mapping[str, Any]) -> str:
+    """A recipe with all that decides its pictures; the seed changes nothing that is not drawn."""
+    recipe = facts["recipe"]
+    kind = "" if recipe["kind"] == recipe["name"] else f", which is {recipe['kind']}"
+    seed = "" if recipe["kind"] == "bicubic" else f", seed {facts['seed']}"
+    some = f", {facts['pictures']} pictures" if "pictures" in facts else ""
+    steps = f" ({plain_words(recipe['degradation'])})" if recipe.get("degradation") else ""
+    return f"the recipe {recipe['name']}{kind}{seed}{some}, digest {recipe['digest']}{steps}"
+
+
+def _metric(name: str, facts: Mapping[str, Any]) -> str:
     metric = METRICS[name]
     unit = f"{metric.unit}, " if metric.unit else ""
     by = f" Package: {metric.package} ({metric.licence})." if metric.package else ""
+    if f"{name}_weights" in facts:  # whose package is not used then
+        by = " Computed from a file of its weights, named below."
     return f"{metric.title} ({unit}{metric.direction} is better): {metric.definition}. Source: {metric.source}.{by}"
 
 
@@ -73,10 +103,16 @@ def _statistics(evaluation: Evaluation, rows: Sequence[Row], intervals: bool, di
             f"percentiles of {bootstrap.resamples} resamples, seed {bootstrap.seed}. It is too narrow for a handful of "
             "pictures, and absent where a value is infinite."
         )
-    if differences and evaluation.baseline is not None:
+    if differences and evaluation.baseline is None:
+        lines.append("There are no differences: nothing was scored that they could be taken from.")
+    elif differences:
+        fewest = min((row.num_images for row in rows), default=0)
+        count = "1 picture" if fewest == 1 else f"{fewest} pictures"
+        least = f" With {count} it is never below {0.5 ** (fewest - 1):g}." if 0 < fewest < _FEW else ""
         lines.append(
-            f"A difference is the mean over pictures of the method's value less that of {evaluation.baseline}; p is "
-            "the two-sided exact sign test over pictures, ties left out, not corrected for the number of comparisons."
+            f"A difference is the mean over pictures of the method's value less that of {evaluation.baseline}; better "
+            "is on how many of the pictures the method's value is the better one; p is the two-sided exact sign test "
+            f"over pictures, ties left out, not corrected for the number of comparisons.{least}"
         )
     if any(row.seconds_per_megapixel is not None for row in rows):
         lines.append(
@@ -90,12 +126,13 @@ def _pictures(rows: Sequence[Row]) -> str:
     return "Pictures: " + ", ".join(f"{name} {num}" for name, num in counts.items())
 
 
-def _not_computed(evaluation: Evaluation) -> tuple[str, ...]:
+def not_computed(evaluation: Evaluation) -> tuple[str, ...]:
     """Skipped metrics, one line for each reason."""
     by_reason: dict[str, list[str]] = {}
     for skipped in evaluation.skipped:
         title = METRICS[skipped.name].title if skipped.name in METRICS else skipped.name
-        reason = skipped.reason if skipped.hint is None else f"{skipped.reason} ({skipped.hint})"
+        problem = skipped.reason.removeprefix(f"{title} ")  # so that one reason of many metrics is one line
+        reason = problem if skipped.hint is None else f"{problem} ({skipped.hint})"
         by_reason.setdefault(reason, []).append(title)
     return tuple(f"{', '.join(titles)}: {reason}" for reason, titles in by_reason.items())
 
@@ -130,16 +167,18 @@ def legend(
     Args:
         evaluation: what was found.
         rows: of `statistics.summarise`.
-        facts: about the run: versions, machine, command, date.
+        facts: about the run: versions, machine, command, date; `lpips_weights` where LPIPS is not of its package.
         intervals: whether the table shows intervals.
         differences: whether the table shows differences from the baseline.
     """
+    known = {} if facts is None else facts
+    metrics = tuple(_metric(name, known) for name in evaluation.metrics)
     sections = (
-        ("Scores", (*map(_metric, evaluation.metrics), *_statistics(evaluation, rows, intervals, differences))),
-        ("Protocol", (*_settings(evaluation.protocol), _pictures(rows))),
+        ("Scores", (*metrics, *_statistics(evaluation, rows, intervals, differences))),
+        ("Protocol", (*_protocol(evaluation.protocol), _pictures(rows))),
         ("Methods", _methods(evaluation.methods)),
-        ("Run", () if facts is None else _settings(facts)),
-        ("Not computed", _not_computed(evaluation)),
+        ("Run", _settings(known)),
+        ("Not computed", not_computed(evaluation)),
         ("Notes", evaluation.notes),
         ("Not scored", _failures(evaluation.failures)),
     )

@@ -75,16 +75,19 @@ def to_json(evaluation: Evaluation, rows: Sequence[Row], facts: Mapping[str, Any
     return data | {name: _plain(getattr(evaluation, name)) for name in _SECTIONS}
 
 
-def per_image_json(evaluation: Evaluation) -> dict[str, Any]:
-    """Scores of every picture by every method, for `json.dumps`."""
-    return {
-        "kind": f"{KIND}-images",
-        "schema_version": SCHEMA_VERSION,
-        "numbers": _NUMBERS,
-        "metrics": {name: _plain(METRICS[name]) for name in evaluation.metrics},
-        "images": _plain(evaluation.images),
-        "failures": _plain(evaluation.failures),
-    }
+def per_image_json(evaluation: Evaluation, facts: Mapping[str, Any] | None = None) -> dict[str, Any]:
+    """Scores of every picture by every method, for `json.dumps`, with all that one needs to know of them.
+
+    Args:
+        evaluation: what was found.
+        facts: about the run: versions, machine, command, date.
+
+    Returns:
+        What `to_json` returns, but for `rows`; `kind` is another.
+    """
+    data = to_json(evaluation, (), facts) | {"kind": f"{KIND}-images"}
+    del data["rows"]
+    return data
 
 
 def _number(value: Any) -> Any:  # noqa: ANN401
@@ -166,31 +169,47 @@ def to_csv(evaluation: Evaluation, rows: Sequence[Row]) -> str:
     """One line for each dataset and method; what there is not is empty, what is not finite is `inf` or `nan`.
 
     Returns:
-        Columns dataset, method, steps, num_images, seconds_per_megapixel, then for each metric its mean, `_low`,
-        `_high`, `_diff` (from the baseline) and `_p` (sign test). Values are not rounded.
+        Columns dataset, method, steps, num_images, seconds_per_megapixel; for each metric its mean, the interval of
+        that `_low` and `_high`, the difference from the baseline `_diff` and its sign test `_p`; then for each metric
+        the interval of the difference `_diff_low` and `_diff_high`, and the numbers of pictures where the method is
+        `_better`, `_worse` and equal, `_ties`; last `baseline`, its name. Values are not rounded.
     """
     header = ["dataset", "method", "steps", "num_images", "seconds_per_megapixel"]
     header += [f"{name}{end}" for name in evaluation.metrics for end in ("", "_low", "_high", "_diff", "_p")]
+    ends = ("_diff_low", "_diff_high", "_better", "_worse", "_ties")
+    header += [f"{name}{end}" for name in evaluation.metrics for end in ends] + ["baseline"]
     lines = []
     for row in rows:
         line: list[object] = [row.dataset, row.method, row.steps, row.num_images, row.seconds_per_megapixel]
+        more: list[object] = []
         for name in evaluation.metrics:
             score, paired = row.scores.get(name), row.differences.get(name)
             line += [None] * 3 if score is None else [score.mean, score.low, score.high]
             line += [None] * 2 if paired is None else [paired.mean, paired.p_value]
-        lines.append(line)
+            more += [None] * len(ends) if paired is None else _spread(paired)
+        lines.append([*line, *more, evaluation.baseline])
     return _csv(header, lines)
 
 
+def _spread(paired: Paired) -> list[object]:
+    return [paired.low, paired.high, paired.better, paired.worse, paired.ties]
+
+
 def per_image_csv(evaluation: Evaluation) -> str:
-    """One line for each picture and method: dataset, image, method, every metric, seconds, megapixels, cached."""
-    header = ["dataset", "image", "method", *evaluation.metrics, "seconds", "megapixels", "cached"]
+    """One line for each picture and method; what there is not is empty, infinity is `inf`.
+
+    Returns:
+        Columns dataset, image, method, every metric, seconds (from input to result), megapixels (of the result),
+        cached (`True` if the scores are of an earlier run) and steps. Values are not rounded.
+    """
+    header = ["dataset", "image", "method", *evaluation.metrics, "seconds", "megapixels", "cached", "steps"]
+    steps = {method.name: method.steps for method in evaluation.methods}
     return _csv(
         header,
         (
             [image.dataset, image.image, image.method]
             + [image.scores.get(name) for name in evaluation.metrics]
-            + [image.seconds, image.megapixels, image.cached]
+            + [image.seconds, image.megapixels, image.cached, steps.get(image.method)]
             for image in evaluation.images
         ),
     )

@@ -15,10 +15,12 @@ from hypothesis import strategies as st
 from markdown_it import MarkdownIt
 
 from linearsr.errors import ConfigError
+from linearsr.evaluation.latex import to_latex
+from linearsr.evaluation.legend import legend
 from linearsr.evaluation.records import from_json, per_image_csv, per_image_json, rows_from_json, to_csv, to_json
 from linearsr.evaluation.results import SEES_REFERENCE, Evaluation, Failure, ImageScores, MethodInfo, SkippedMetric
 from linearsr.evaluation.statistics import Row, Summary, summarise
-from linearsr.evaluation.tables import markdown_table, number, to_latex, to_markdown, to_text
+from linearsr.evaluation.tables import markdown_table, number, to_markdown, to_text
 from linearsr.metrics import METRICS
 
 SCORES = {
@@ -33,7 +35,12 @@ SCORES = {
         "compact, 4 steps": [(24.0, 0.3), (25.0, 0.3)],
     },
 }
-FACTS = {"linearsr": "0.1.0", "command": "linearsr eval --steps 4", "threads": 2}
+FACTS = {
+    "linearsr": "0.1.0",
+    "versions": {"numpy": "2.4.6", "opencv-python": "5.0"},
+    "command": "linearsr eval --steps 4",
+    "threads": 2,
+}
 
 
 def example() -> Evaluation:
@@ -166,6 +173,45 @@ def test_csv_holds_the_values_unrounded() -> None:
     assert (lines[0]["steps"], ours["steps"]) == ("", "4")
 
 
+def test_csv_tells_of_the_differences_what_json_tells() -> None:
+    evaluation = example()
+    rows = summarise(evaluation, resamples=100)
+
+    text = to_csv(evaluation, rows)
+
+    header = next(csv.reader(io.StringIO(text)))
+    assert header[:10] == ["dataset", "method", "steps", "num_images", "seconds_per_megapixel"] + [
+        f"psnr_y{end}" for end in ("", "_low", "_high", "_diff", "_p")
+    ]
+    ends = ("_diff_low", "_diff_high", "_better", "_worse", "_ties")
+    assert header[15:] == [f"{name}{end}" for name in ("psnr_y", "lpips") for end in ends] + ["baseline"]
+    for line, row in zip(csv.DictReader(io.StringIO(text)), rows, strict=True):
+        assert line["baseline"] == "bicubic"
+        for name in evaluation.metrics:
+            paired = row.differences.get(name)
+            found = [line[f"{name}{end}"] for end in ends]
+            wanted = () if paired is None else (paired.low, paired.high, paired.better, paired.worse, paired.ties)
+            assert found == ["" if value is None else str(value) for value in wanted or [None] * len(ends)]
+    fine = list(csv.DictReader(io.StringIO(text)))[4]
+    assert [fine[f"psnr_y{end}"] for end in ends[2:]] == ["0", "1", "1"]
+
+
+def test_per_image_json_tells_how_its_scores_were_made() -> None:
+    evaluation = example()
+
+    data = json.loads(json.dumps(per_image_json(evaluation, FACTS), allow_nan=False))
+
+    whole = json.loads(json.dumps(to_json(evaluation, summarise(evaluation), FACTS)))
+    assert data["kind"] == "linearsr-evaluation-images"
+    assert set(whole) - set(data) == {"rows"}
+    assert {name: value for name, value in whole.items() if name not in ("rows", "kind")} == {
+        name: value for name, value in data.items() if name != "kind"
+    }
+    assert data["protocol"]["inputs"] == {"recipe": "bicubic", "seed": 3}
+    assert data["methods"][2]["settings"]["revision"] == "0123abc"
+    assert (data["baseline"], data["facts"]) == ("bicubic", FACTS)
+
+
 def test_per_image_csv_and_json_hold_every_picture() -> None:
     evaluation = example()
 
@@ -177,6 +223,8 @@ def test_per_image_csv_and_json_hold_every_picture() -> None:
         assert (line["image"], line["method"]) == (found["image"], found["method"]) == (image.image, image.method)
         assert float(line["psnr_y"]) == float(found["scores"]["psnr_y"]) == image.scores["psnr_y"]
         assert line["seconds"] == ("" if image.seconds is None else str(image.seconds))
+        assert (line["megapixels"], line["cached"]) == (str(image.megapixels), str(image.cached))
+        assert line["steps"] == ("4" if image.method == "compact, 4 steps" else "")
 
 
 def test_csv_survives_commas_quotes_lines_and_broken_names() -> None:
@@ -229,18 +277,31 @@ def test_markdown_shows_intervals_and_differences_if_asked() -> None:
     evaluation = example()
     rows = summarise(evaluation)
 
-    table = rendered(to_markdown(evaluation, rows, intervals=True, differences=True))
+    text = to_markdown(evaluation, rows, intervals=True, differences=True)
 
-    header = [text for text, _ in table[0]]
-    assert header[2:6] == ["PSNR-Y \u2191", "PSNR-Y - bicubic", "p", "LPIPS \u2193"]
-    cells = dict(zip(header[5:8], (text for text, _ in table[6][5:8]), strict=True))
-    assert cells == {
-        "LPIPS \u2193": "0.3000 [0.300, 0.300]",
-        "LPIPS - bicubic": "-0.1500 [-0.200, -0.100]",
-        "p": "0.500",
-    }
-    assert table[1][2][0] == "inf"
-    assert table[1][3][0] == "-"
+    scores = rendered(text)
+    assert scores[0] == rendered(to_markdown(evaluation, rows))[0]
+    assert scores[6][3][0] == "0.3000 [0.300, 0.300]"
+    assert scores[1][2][0] == "inf"
+    before, after = text.split("Differences from bicubic, picture by picture:\n\n")
+    assert before.endswith("by what is printed.\n\n")
+    assert [[cell for cell, _ in row] for row in rendered(after)] == [
+        ["set", "method", "PSNR-Y \u2191", "better", "p", "LPIPS \u2193", "better", "p"],
+        ["Set5", "fine | one", "+1.33 [0.00, 2.00]", "2/3", "0.500", "-0.1333 [-0.2000, 0.0000]", "2/3", "0.500"],
+        ["Set5", "compact, 4 steps", "-inf", "2/3", "1.000", "-0.1500 [-0.3000, 0.1000]", "2/3", "1.000"],
+        ["BSD_100", "fine | one", "-0.00 [-0.00, 0.00]", "0/2", "1.000", "-0.0500 [-0.1000, 0.0000]", "1/2", "1.000"],
+        ["BSD_100", "compact, 4 steps", "-1.00 [-1.00, -1.00]", "0/2", "0.500"]
+        + ["-0.1500 [-0.2000, -0.1000]", "2/2", "0.500"],
+    ]
+
+
+def test_differences_of_one_method_alone_are_no_table() -> None:
+    evaluation = replace(example(), baseline=None)
+
+    text = to_markdown(evaluation, summarise(evaluation), differences=True)
+
+    assert "Differences from" not in text
+    assert "There are no differences: nothing was scored that they could be taken from." in text
 
 
 @pytest.mark.parametrize("make", [to_markdown, to_latex, to_text])
@@ -256,6 +317,7 @@ def test_below_every_table_stands_what_the_numbers_mean(make: object) -> None:
         "LPIPS (lower is better): LPIPS v0.1 with AlexNet",
         "arXiv:1801.03924",
         "10000 resamples, seed 0",
+        "With 2 pictures it is never below 0.5.",
         "exact sign test",
         "scale: 4",
         "crop border: 4",
@@ -263,6 +325,7 @@ def test_below_every_table_stands_what_the_numbers_mean(make: object) -> None:
         "Set5 3, BSD",
         "compact, 4 steps: model compact, revision 0123abc, seed 7, tags none",
         "linearsr: 0.1.0",
+        "versions: numpy 2.4.6, opencv-python 5.0",
         "MUSIQ: pyiqa is not installed (pip install pyiqa)",
         "hr cropped to multiples of 4 (mod-crop)",
         "1 picture could not be scored",
@@ -280,45 +343,6 @@ def test_below_the_table_methods_of_equal_settings_share_a_line() -> None:
     text = to_text(replace(example(), methods=(*steps, other), images=()), ())
 
     assert "  m, 1 steps; m, 4 steps: seed 0\n  other: seed 1\n" in text
-
-
-def latex_words(text: str) -> str:
-    """Undo the escapes of names."""
-    named = {"backslash": "\\", "asciitilde": "~", "asciicircum": "^", "less": "<", "greater": ">", "bar": "|"}
-    named["asciigrave"] = "`"
-    text = re.sub(r"\\text(\w+)\{\}", lambda match: "\0" + named[match[1]], text)
-    text = re.sub(r"\{([\[*-])\}", r"\1", text)
-    return re.sub(r"\\([&%$#_{}])", r"\1", text).replace("\0", "")
-
-
-@given(st.text(alphabet="ab\\&%$#_{}~^<>|`[]*- ", min_size=1, max_size=10))
-def test_latex_escapes_any_name(name: str) -> None:
-    row = Row(dataset=name, method="m", steps=None, num_images=1, seconds_per_megapixel=None, scores={})
-
-    text = to_latex(example(), (row,))
-
-    line = text.split("\\midrule\n")[1].split("\n")[0]
-    cell = line.removesuffix(" & m & - & - \\\\")
-    assert latex_words(cell) == name
-    assert not re.search(r"(?<!\\)[&%$#_~^<>|`]|--", re.sub(r"\\text\w+\{\}", "x", cell))
-    assert not cell.startswith(("[", "*"))
-
-
-def test_latex_is_balanced_and_marks_best_and_second() -> None:
-    evaluation = example()
-
-    text = to_latex(evaluation, summarise(evaluation), FACTS, intervals=True, differences=True)
-
-    bare = re.sub(r"\\[{}]", "", text)
-    assert bare.count("{") == bare.count("}")
-    assert sorted(re.findall(r"\\begin\{(\w+)\}", text)) == sorted(re.findall(r"\\end\{(\w+)\}", text))
-    body = text.split("\\midrule\n", 1)[1].split("\\bottomrule")[0]
-    lines = [line for line in body.splitlines() if line.endswith("\\\\")]
-    columns = re.search(r"\\begin\{tabular\}\{(\w+)\}", text)
-    assert columns is not None and {len(re.findall(r"(?<!\\)&", line)) + 1 for line in lines} == {len(columns[1])}
-    assert "\\textbf{0.0833}" in lines[2] and "\\underline{0.1000}" in lines[1]
-    assert "\\textbf{inf}" in lines[0] and "\\textbf{inf}" in lines[1] and "\\underline{33.00}" in lines[2]
-    assert body.count("\\midrule") == 1  # between the two sets
 
 
 def test_text_stars_the_best_and_aligns_columns() -> None:
@@ -346,7 +370,7 @@ def test_text_fits_the_width_and_repeats_set_and_method(width: int) -> None:
 
     assert max(map(len, text.splitlines())) <= width
     headings = [line for line in text.splitlines() if re.match(r"set +method ", line)]
-    assert len(headings) == {60: 5, 80: 3, 120: 2}[width]
+    assert len(headings) == {60: 6, 80: 3, 120: 2}[width]
     assert sum(line.startswith("BSD_100  compact, 4 steps") for line in text.splitlines()) == len(headings)
 
 
@@ -368,6 +392,31 @@ def test_text_escapes_control_characters_of_names() -> None:
     text = to_text(example(), (row,))
 
     assert "\x1b" not in text and "\\x1b[31mred" in text and "m\\n" in text
+
+
+def test_skipped_metrics_of_one_reason_share_a_line() -> None:
+    skipped = [
+        SkippedMetric(name=name, reason=f"{METRICS[name].title} needs pyiqa", hint="pip install pyiqa")
+        for name in ("niqe", "dists")
+    ]
+    lacking = SkippedMetric(name="lpips", reason="LPIPS has no weights")
+
+    text = to_text(replace(example(), skipped=(*skipped, lacking)), ())
+
+    assert "\nNot computed\n  NIQE, DISTS: needs pyiqa (pip install pyiqa)\n  LPIPS: has no weights\n" in text
+
+
+def test_lpips_of_a_file_is_not_said_to_be_of_the_package() -> None:
+    rows = summarise(example())
+
+    of_package = to_text(example(), rows, FACTS)
+    of_file = to_text(example(), rows, {**FACTS, "lpips_weights": "alex.safetensors, sha256 0123"})
+
+    assert "Package: lpips (BSD-2-Clause)" in of_package
+    assert "Package: lpips" not in of_file
+    assert (
+        "Computed from a file of its weights" in of_file and "  lpips weights: alex.safetensors, sha256 0123" in of_file
+    )
 
 
 def test_what_sees_the_clean_picture_is_never_the_best() -> None:
@@ -403,3 +452,32 @@ def test_markdown_table_pads_to_equal_width() -> None:
 )
 def test_number_formats_what_is_not_finite(value: float | None, digits: int, text: str) -> None:
     assert number(value, digits) == text
+
+
+REAL = {"name": "mine", "kind": "real", "digest": "ab12", "degradation": {"jpeg_quality": [30, 60]}}
+BICUBIC = {"name": "bicubic", "kind": "bicubic", "digest": "cd34"}
+
+
+@pytest.mark.parametrize(
+    ("inputs", "words"),
+    [
+        ({"kind": "none"}, "none"),
+        ({"kind": "given"}, "given"),
+        (
+            {"kind": "made", "recipe": BICUBIC, "seed": 3},
+            "made from the clean pictures by the recipe bicubic, digest cd34",
+        ),
+        (
+            {"kind": "given", "by": "linearsr degrade", "recipe": REAL, "seed": 3, "pictures": "2 of 5"},
+            "given, made by linearsr degrade by the recipe mine, which is real, seed 3, 2 of 5 pictures, digest ab12 "
+            "(jpeg quality (30, 60))",
+        ),
+        (
+            {"kind": "given", "by linearsr degrade": {"A": {"recipe": BICUBIC, "seed": 0}}},
+            "given, made by linearsr degrade: those of A by the recipe bicubic, digest cd34",
+        ),
+    ],
+)
+def test_where_inputs_come_from_is_told_in_words(inputs: dict, words: str) -> None:
+    found = dict(legend(replace(example(), protocol={"scale": 4.0, "inputs": inputs}), ()))
+    assert found["Protocol"][:2] == ("scale: 4", f"inputs: {words}")
