@@ -6,6 +6,7 @@ import csv
 import dataclasses
 import hashlib
 import json
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -22,7 +23,7 @@ from linearsr_train.config import read_toml, recipe_names
 from linearsr_train.data import degradation as deg
 from linearsr_train.data import pairs
 from linearsr_train.data.pair_files import PairFiles, is_finished, make_pairs
-from linearsr_train.data.pair_table import FACTS, TABLE, PairFolder, PairSettings
+from linearsr_train.data.pair_table import FACTS, TABLE, PairFolder, PairSettings, read_pairs
 
 BICUBIC, REAL = pairs.load_recipe("bicubic"), pairs.load_recipe("real")
 HARD = {"jpeg_quality": [20, 40], "noise_sigma": [3.0, 25.0], "second_blur_prob": 0.9, "kernel_size": [7, 13]}
@@ -378,6 +379,39 @@ def test_what_is_there_is_kept_or_refused_and_replaced_on_request(photos: Path, 
     make_pairs(todo, PairFolder.open(tmp_path / "lr", settings), overwrite=True)
     tables = PairFolder.open(tmp_path / "lr", settings)
     assert [is_finished(pair, tables.rows[pair.name]) for pair in todo] == [True, True]
+
+
+@pytest.mark.parametrize("overwrite", [False, True])
+def test_a_failure_loses_no_row_of_a_picture_that_stays(photos: Path, tmp_path: Path, overwrite: bool) -> None:
+    shutil.copytree(photos, tmp_path / "photos")
+    settings, todo = PairSettings(recipe=REAL), plan_pairs(tmp_path / "photos", tmp_path / "lr")[:3]
+    make_pairs(todo, PairFolder.open(tmp_path / "lr", settings))
+    rows, first = rows_of(tmp_path / "lr"), todo[0].source
+    if overwrite:
+        first.write_bytes(first.read_bytes()[:200])
+    else:
+        Image.fromarray(255 - np.asarray(Image.open(first).convert("RGB"))).save(first, format="png")
+    with pytest.raises(ImageError):  # it ends the work, so the others are not begun
+        make_pairs(todo, PairFolder.open(tmp_path / "lr", settings), overwrite=overwrite)
+    assert rows_of(tmp_path / "lr") == rows
+    failed: list[str] = []
+    tables = PairFolder.open(tmp_path / "lr", settings)
+    make_pairs(todo, tables, overwrite=overwrite, on_failed=lambda pair, error: failed.append(pair.name))
+    assert (failed, rows_of(tmp_path / "lr")) == ([todo[0].name], rows)
+
+
+def test_tables_are_read_as_a_spreadsheet_saves_them_and_never_by_half(photos: Path, tmp_path: Path) -> None:
+    make_pairs(plan_pairs(photos, tmp_path / "lr")[:2], PairFolder.open(tmp_path / "lr", PairSettings(recipe=REAL)))
+    found, table = read_pairs(tmp_path / "lr"), tmp_path / "lr" / TABLE
+    assert found is not None
+    assert (found.settings.recipe, found.settings.seed, len(found.rows)) == (REAL, 0, 2)
+    table.write_bytes(b"\xef\xbb\xbf" + table.read_bytes().replace(b"\n", b"\r\n"))
+    assert read_pairs(tmp_path / "lr") == found
+    (tmp_path / "lr" / FACTS).unlink()
+    with pytest.raises(ConfigError, match=f"expected {FACTS} beside it"):
+        read_pairs(tmp_path / "lr")
+    table.unlink()
+    assert read_pairs(tmp_path / "lr") is None
 
 
 def test_a_folder_holds_one_recipe_scale_and_seed(photos: Path, tmp_path: Path) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Callable, Sequence
-from contextlib import AbstractContextManager, nullcontext
+from contextlib import AbstractContextManager, nullcontext, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -50,9 +50,18 @@ def is_finished(pair: PairFiles, row: PairRow | None) -> bool:
             info = probe(pair.hr)
             if (info.width, info.height) != (row.hr_width, row.hr_height):
                 return False
-        return _sha256(quantised(read(pair.lr).rgb, 8)) == row.lr_sha256
+        return _is_as_written(pair, row)
     except ImageError:
         return False
+
+
+def _is_as_written(pair: PairFiles, row: PairRow) -> bool:
+    """Whether the low-resolution picture has the pixels that the table tells of.
+
+    Raises:
+        ImageError: it cannot be read.
+    """
+    return _sha256(quantised(read(pair.lr).rgb, 8)) == row.lr_sha256
 
 
 def make_pair(pair: PairFiles, settings: PairSettings) -> tuple[PairRow, dict[Path, Levels], tuple[str, ...]]:
@@ -155,26 +164,34 @@ def make_pairs(
     """
     if not pairs:
         return
-    for pair in pairs:
-        folder.rows.pop(pair.name, None)
-    if folder.is_there:  # a run that is killed must leave no row of a picture that it replaced
+    # A run that is killed must leave no row of a picture that it replaced.
+    untouched = {pair.name: folder.rows.pop(pair.name) for pair in pairs if overwrite and pair.name in folder.rows}
+    if folder.is_there:
         folder.save()
     try:
         for pair in pairs:
             on_start(pair)
+            before = (untouched if overwrite else folder.rows).pop(pair.name, None)
             try:
                 row, files, notes = make_pair(pair, folder.settings)
                 with guard():
                     _write_files(files, overwrite)
                     folder.rows[pair.name] = row
                     on_made(pair, row, notes)
-            except BrokenPipeError:
-                raise
-            except Exception as error:
-                if on_failed is None:
+            except BaseException as error:
+                _keep_row(folder, pair, before)
+                if on_failed is None or isinstance(error, BrokenPipeError) or not isinstance(error, Exception):
                     raise
                 on_failed(pair, error)
     finally:
+        folder.rows.update(untouched)
         if folder.rows or folder.is_there:
             with guard():
                 folder.save()
+
+
+def _keep_row(folder: PairFolder, pair: PairFiles, row: PairRow | None) -> None:
+    """Put back the row of a picture that failed, if it is of the file that is there still."""
+    with suppress(ImageError):
+        if row is not None and pair.name not in folder.rows and _is_as_written(pair, row):
+            folder.rows[pair.name] = row

@@ -7,6 +7,7 @@ folder holds pictures of one recipe, scale and seed only.
 
 from __future__ import annotations
 
+import codecs
 import csv
 import io
 import json
@@ -162,10 +163,14 @@ def read_pairs(path: Path) -> PairFolder | None:
     """What is written down of a folder of low-resolution pictures; None where nothing is.
 
     Raises:
-        ConfigError: files of these names are no such tables.
+        ConfigError: files of these names are no such tables, or one of the two is missing.
     """
-    if not (path / FACTS).is_file() or not (path / TABLE).is_file():
+    there = [name for name in (FACTS, TABLE) if (path / name).is_file()]
+    if not there:
         return None
+    if len(there) == 1:
+        other = TABLE if there == [FACTS] else FACTS
+        raise ConfigError(f"{path / there[0]} is there, expected {other} beside it", hint="make the pictures anew")
     return PairFolder.open(path, PairSettings.read(path / FACTS))
 
 
@@ -189,7 +194,7 @@ def _read_deciding(path: Path) -> tuple[float, int, str]:
 def _read_rows(path: Path) -> dict[str, PairRow]:
     names = [column.name for column in fields(PairRow)]
     try:
-        text = path.read_bytes().decode("utf-8", "surrogateescape")
+        text = path.read_bytes().removeprefix(codecs.BOM_UTF8).decode("utf-8", "surrogateescape")
         lines = list(csv.reader(io.StringIO(text, newline=""), strict=True))
         if not lines or lines[0] != names:
             raise ValueError(f"its first line is not {','.join(names)}")
