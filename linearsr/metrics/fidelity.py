@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from functools import partial
+
 import torch
 from torch import Tensor
 
 from linearsr.errors import ShapeError
 from linearsr.metrics.planes import YRange, crop_pair, planes, quantise
+from linearsr.metrics.strips import mean_by_strips
 from linearsr.resize import resize
 
 __all__ = ["lr_psnr", "psnr"]
@@ -26,7 +29,8 @@ def psnr(a: Tensor, b: Tensor, *, border: int = 0, luma_only: bool = True, y_ran
         ShapeError: shapes differ or the border leaves nothing.
     """
     first, second = crop_pair(a, b, border)
-    error = (planes(first, luma_only, y_range) - planes(second, luma_only, y_range)).square().mean(dim=(1, 2, 3))
+    read = partial(planes, luma_only=luma_only, y_range=y_range)
+    error = mean_by_strips(first, second, lambda x, y: (read(x) - read(y)).square())
     return float((10.0 * torch.log10(255.0**2 / error)).mean())
 
 

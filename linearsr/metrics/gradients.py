@@ -7,6 +7,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from linearsr.metrics.planes import crop_pair
+from linearsr.metrics.strips import halved, map_by_strips
 
 __all__ = ["gmsd"]
 
@@ -14,11 +15,24 @@ _GREY = (0.2989, 0.5870, 0.1140)
 _C = 170.0
 
 
+def _grey(x: Tensor) -> Tensor:
+    """float64 grey on the 0..255 scale of (B, 3, H, W), with zeros to even sides, as the authors' program has it."""
+    weights = torch.tensor(_GREY, dtype=torch.float64, device=x.device).view(3, 1, 1)
+    grey = x.to(torch.float64, copy=True).mul_(255.0).mul_(weights).sum(dim=1, keepdim=True)
+    return F.pad(grey, (0, grey.shape[-1] % 2, 0, grey.shape[-2] % 2))
+
+
 def _gradient_magnitude(grey: Tensor) -> Tensor:
-    """Prewitt gradient magnitude of (B, 1, H, W), zeros beyond the edge, as the authors' program."""
+    """Prewitt gradient magnitude of (B, 1, H, W) at all pixels but those of the edge."""
     column = torch.tensor([[1.0, 0.0, -1.0]] * 3, dtype=grey.dtype, device=grey.device) / 3.0
     kernels = torch.stack((column, column.t()))[:, None]  # (2, 1, 3, 3)
-    return F.conv2d(grey, kernels, padding=1).square().sum(dim=1, keepdim=True).sqrt()
+    return F.conv2d(grey, kernels).square().sum(dim=1, keepdim=True).sqrt()
+
+
+def _similarity(x: Tensor, y: Tensor) -> Tensor:
+    """How near the gradients of two grey pictures are at each pixel, 1 where they are equal."""
+    of_x, of_y = _gradient_magnitude(x), _gradient_magnitude(y)
+    return (2 * of_x * of_y + _C) / (of_x.square() + of_y.square() + _C)
 
 
 def gmsd(a: Tensor, b: Tensor) -> float:
@@ -34,11 +48,7 @@ def gmsd(a: Tensor, b: Tensor) -> float:
     Source: arXiv:1308.3052 eq. 3 to 6 with the authors' constants for the 0..255 scale; the deviation is the sample
         one (divisor n - 1) and an odd last row or column is averaged with zeros, as in their program.
     """
-    maps = []
-    for x in crop_pair(a, b, minimum=4):
-        weights = torch.tensor(_GREY, dtype=torch.float64, device=x.device).view(3, 1, 1)
-        grey = (x.double() * 255.0 * weights).sum(dim=1, keepdim=True)
-        grey = F.pad(grey, (0, grey.shape[-1] % 2, 0, grey.shape[-2] % 2))
-        maps.append(_gradient_magnitude(F.avg_pool2d(grey, 2)))
-    similarity = (2 * maps[0] * maps[1] + _C) / (maps[0].square() + maps[1].square() + _C)
+    # gradients at the edge take zeros beyond it, as in the authors' program
+    first, second = (F.pad(halved(x, _grey), (1, 1, 1, 1)) for x in crop_pair(a, b, minimum=4))
+    similarity = map_by_strips(first, second, _similarity, shared=2)
     return float(similarity.flatten(1).std(dim=1, unbiased=True).mean())

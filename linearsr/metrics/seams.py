@@ -115,7 +115,7 @@ def _lines(starts: Sequence[int], side: int, size: int) -> list[int]:
 def _energies(picture: Tensor, lines: Sequence[int]) -> Tensor:
     """(lines,) bounded energy of the steps across some rows of (3, H, W), each 2 or more and below H - 1."""
     at = torch.tensor(lines, device=picture.device)
-    before2, before, here, after = (picture.index_select(1, at + offset) for offset in (-2, -1, 0, 1))
+    before2, before, here, after = (picture[:, at + offset] for offset in (-2, -1, 0, 1))
     step = (here - before) - ((before - before2) + (after - here)) / 2
     run = min(_RUN_PX, step.shape[2])
     whole = step.shape[2] // run * run

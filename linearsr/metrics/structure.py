@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from functools import partial
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from linearsr.metrics.planes import YRange, crop_pair, planes
+from linearsr.metrics.planes import YRange, crop_pair, mod_crop, planes
+from linearsr.metrics.strips import halved, mean_by_strips
 
 __all__ = ["MS_SSIM_MIN_PX", "ms_ssim", "ssim"]
 
@@ -24,8 +28,8 @@ def _blur(x: Tensor, kernel: Tensor) -> Tensor:
     return F.conv2d(x, kernel.view(1, 1, 1, taps).expand(channels, 1, 1, taps), groups=channels)
 
 
-def _maps(x: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
-    """SSIM, and its factor of contrast and structure, at every valid window of (B, C, H, W) planes."""
+def _map(x: Tensor, y: Tensor, has_luminance: bool) -> Tensor:
+    """SSIM, or its factor of contrast and structure alone, at every valid window of (B, C, H, W) planes."""
     offset = torch.arange(_WINDOW, dtype=x.dtype, device=x.device) - _WINDOW // 2
     kernel = torch.exp(-offset.square() / (2 * _SIGMA**2))
     kernel = kernel / kernel.sum()
@@ -33,9 +37,16 @@ def _maps(x: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
     var_x = _blur(x * x, kernel) - mean_x * mean_x
     var_y = _blur(y * y, kernel) - mean_y * mean_y
     covariance = _blur(x * y, kernel) - mean_x * mean_y
-    numerator = (2 * mean_x * mean_y + _C1) * (2 * covariance + _C2)
-    denominator = (mean_x * mean_x + mean_y * mean_y + _C1) * (var_x + var_y + _C2)
-    return numerator / denominator, (2 * covariance + _C2) / (var_x + var_y + _C2)
+    numerator, denominator = 2 * covariance + _C2, var_x + var_y + _C2
+    if has_luminance:
+        numerator = (2 * mean_x * mean_y + _C1) * numerator
+        denominator = (mean_x * mean_x + mean_y * mean_y + _C1) * denominator
+    return numerator / denominator
+
+
+def _means(x: Tensor, y: Tensor, read: Callable[[Tensor], Tensor], *, has_luminance: bool = True) -> Tensor:
+    """(B,) means of `_map` over the windows and channels of the planes that `read` makes of both."""
+    return mean_by_strips(x, y, lambda a, b: _map(read(a), read(b), has_luminance), shared=_WINDOW - 1)
 
 
 def ssim(a: Tensor, b: Tensor, *, border: int = 0, luma_only: bool = True, y_range: YRange = "limited") -> float:
@@ -54,8 +65,8 @@ def ssim(a: Tensor, b: Tensor, *, border: int = 0, luma_only: bool = True, y_ran
     Source: Wang et al. 2004, eq. 13; 11x11 Gaussian window, sigma 1.5, valid windows, constants for range 255.
     """
     first, second = crop_pair(a, b, border, minimum=_WINDOW)
-    similarity, _ = _maps(planes(first, luma_only, y_range), planes(second, luma_only, y_range))
-    return float(similarity.mean())
+    read = partial(planes, luma_only=luma_only, y_range=y_range)
+    return float(_means(first, second, read).mean())
 
 
 def ms_ssim(a: Tensor, b: Tensor, *, border: int = 0, luma_only: bool = True, y_range: YRange = "limited") -> float:
@@ -75,13 +86,13 @@ def ms_ssim(a: Tensor, b: Tensor, *, border: int = 0, luma_only: bool = True, y_
 
     Source: Wang, Simoncelli and Bovik, "Multi-scale structural similarity", Asilomar 2003, eq. 7 and section 3.2.
     """
-    first, second = crop_pair(a, b, border, minimum=MS_SSIM_MIN_PX)
-    x, y = planes(first, luma_only, y_range), planes(second, luma_only, y_range)
-    product = torch.ones(x.shape[0], dtype=x.dtype, device=x.device)
+    x, y = crop_pair(a, b, border, minimum=MS_SSIM_MIN_PX)
+    read: Callable[[Tensor], Tensor] = partial(planes, luma_only=luma_only, y_range=y_range)
+    product = torch.ones(x.shape[0], dtype=torch.float64, device=x.device)
     for scale, weight in enumerate(_SCALE_WEIGHTS):
         if scale:
-            x, y = F.avg_pool2d(x, 2), F.avg_pool2d(y, 2)
-        similarity, contrast = _maps(x, y)
-        factor = similarity if scale == len(_SCALE_WEIGHTS) - 1 else contrast
-        product = product * factor.mean(dim=(1, 2, 3)).clamp(min=0) ** weight
+            x, y = (halved(mod_crop(z, 2), read) for z in (x, y))
+            read = Tensor.double  # planes by now
+        means = _means(x, y, read, has_luminance=scale == len(_SCALE_WEIGHTS) - 1)
+        product = product * means.clamp(min=0) ** weight
     return float(product.mean())
