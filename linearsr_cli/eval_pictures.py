@@ -114,13 +114,16 @@ def recognise_inputs(
 
 
 def _recognise(paired: PairedSet, place: Path, out: Output) -> tuple[PairedSet, dict[str, Any] | None]:
-    """One set with what its folder's tables tell; tables that are damaged tell nothing, which is a warning."""
-    from linearsr.evaluation.pairing import KnownInput
+    """One set with what the tables of its folder, or of one above, tell; damaged ones tell nothing: a warning."""
+    from linearsr.evaluation.pairing import KnownInput, absolute
     from linearsr_train.data.pair_table import read_pairs
 
-    folder = place if place.is_dir() else place.parent
+    folder = absolute(place if place.is_dir() else place.parent)
     try:
-        record = read_pairs(folder)
+        folder, record = next(
+            ((above, found) for above in (folder, *folder.parents) if (found := read_pairs(above)) is not None),
+            (folder, None),
+        )
     except ConfigError as error:
         out.warn(f"{clean(error.message)}; so nothing is known of how the inputs were made")
         return paired, None
@@ -128,7 +131,7 @@ def _recognise(paired: PairedSet, place: Path, out: Output) -> tuple[PairedSet, 
         return paired, None
     pairs = []
     for pair in paired.pairs:
-        row = None if pair.lr is None else record.rows.get(pair.lr.relative_to(folder).as_posix())
+        row = None if pair.lr is None else record.rows.get(absolute(pair.lr).relative_to(folder).as_posix())
         if row is not None:
             tags = tuple(word.strip() for word in row.tags.split(","))
             pair = replace(pair, known=KnownInput(tags=tags, sha256=row.lr_sha256))

@@ -68,7 +68,7 @@ def make_eval_plan(options: EvalOptions, out: Output, on_download: OnDownload) -
     sets, written_down = recognise_inputs(pair_sets(options, folders), options, out)
     scale = find_scale(sets, options)
     options, notes = _say_scale(options, scale)
-    for text in (*differs, *notes):
+    for text in differs:
         out.warn(text)
     metrics, settings = _scores(options, scale)
     thresholds = _thresholds(options, metrics, settings)

@@ -7,7 +7,7 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from linearsr.errors import ConfigError
-from linearsr_cli.eval_settings import EvalOptions
+from linearsr_cli.eval_settings import INTERPOLATIONS, EvalOptions
 
 if TYPE_CHECKING:
     from linearsr.evaluation.pairing import PairedSet
@@ -52,7 +52,7 @@ def _other_inputs(options: EvalOptions, protocol: Protocol) -> str | None:
     """Where the inputs are not those of the protocol."""
     wanted = "given by --lr" if protocol.degradation is None else protocol.degradation
     if not options.makes_inputs:
-        if protocol.degradation is None and options.model:
+        if protocol.degradation is None and (options.model or set(INTERPOLATIONS) & set(options.baseline or ())):
             raise ConfigError(
                 f"protocol {protocol.name} needs its own inputs, expected --lr DIR for each --hr",
                 hint="docs/benchmarks.md tells where they are published",

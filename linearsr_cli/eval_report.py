@@ -58,9 +58,9 @@ def report_evaluation(
     for path in options.output:
         if rows or path.suffix.lower() == ".json":  # which holds the failures as well
             written &= _write(path, _text(FORMATS[path.suffix.lower()], evaluation, rows, facts, options), out)
-    images = options.per_image
-    if images is not None and (rows or images.suffix.lower() == ".json"):
-        written &= _write(images, _per_image(evaluation, facts, images), out)
+    for path in options.per_image:
+        if rows or path.suffix.lower() == ".json":
+            written &= _write(path, _per_image(evaluation, facts, path), out)
     _tell(evaluation, out, kind)
     code = _exit_code(evaluation, rows, thresholds, out)
     if code is ExitCode.DONE and not written:
@@ -189,4 +189,7 @@ def _exit_code(evaluation: Evaluation, rows: Sequence[Row], thresholds: Sequence
     if failed:
         total = failed + len({(image.dataset, image.image) for image in evaluation.images})
         out.alarm(f"{failed} of {total} pictures could not be scored and count in no mean")
-    return ExitCode.SOME_FAILED if violations or evaluation.failures else ExitCode.DONE
+    if evaluation.unsaved:
+        count = len(evaluation.unsaved)
+        out.alarm(f"{count} result{'s' if count > 1 else ''} could not be saved; all scores count")
+    return ExitCode.SOME_FAILED if violations or evaluation.failures or evaluation.unsaved else ExitCode.DONE

@@ -37,7 +37,7 @@ class _Steps:
         self._silent = choice == "none" or (choice == "auto" and out.quiet)
         self._wants_bar = terminal and choice in ("auto", "bar")
         self._wants_all = choice == "plain"
-        self._last = -1
+        self._last, self._label = 0, ""
         self._bar: tqdm[None] | None = None
         self._told = time.monotonic()
         self._fetched: set[str] = set()
@@ -59,8 +59,12 @@ class _Steps:
                 self._bar = tqdm(total=total, file=sys.stderr, unit=" results", leave=False)
             self._bar.set_postfix_str(clean(label), refresh=False)
             self._bar.update(done - self._bar.n)
-        elif (self._wants_all and done > self._last) or time.monotonic() - self._told > EVERY_SECONDS:
-            self._told, self._last = time.monotonic(), done
+        elif self._wants_all:
+            if done > self._last:
+                self._out.info(f"[{done}/{total}] {clean(self._label)}")
+            self._last, self._label = done, label
+        elif time.monotonic() - self._told > EVERY_SECONDS:
+            self._told = time.monotonic()
             self._out.info(f"[{done}/{total}] {clean(label)}")
 
     def clear(self) -> None:

@@ -74,7 +74,7 @@ class EvalOptions:
 
     format: str = "auto"
     output: tuple[Path, ...] = ()
-    per_image: Path | None = None
+    per_image: tuple[Path, ...] = ()
     differences: bool = False
     progress: str = "auto"
     quiet: bool = False
@@ -138,14 +138,25 @@ def check_eval_options(options: EvalOptions) -> None:
 
 
 def _check_sources(options: EvalOptions) -> None:
-    if not options.model and not options.sr:
+    if not options.model and not options.sr and not _interpolates(options):
         raise ConfigError(
-            "nothing to score: neither --model nor --sr is given",
+            "nothing to score: neither --model nor --sr is given, nor --baseline with inputs",
             hint="`linearsr eval --model compact --hr DIR --degrade bicubic` or `linearsr eval --sr DIR --hr DIR`",
+        )
+    if options.fail_under is not None and not options.model and not options.sr:
+        raise ConfigError(
+            "--fail-under has nothing to judge, expected a model or a folder of results beside the baselines",
+            hint="add `--model NAME` or `--sr DIR`",
         )
     for folder in options.hr:
         if not folder.exists():
             raise ConfigError(f"hr is {str(folder)!r}, which does not exist", hint="check the path")
+
+
+def _interpolates(options: EvalOptions) -> bool:
+    """Whether rows of interpolations are asked for by name, and there are inputs to enlarge, or may be."""
+    named = any(name in INTERPOLATIONS for name in options.baseline or ())
+    return named and (options.makes_inputs or options.protocol is not None)
 
 
 def _check_inputs(options: EvalOptions) -> None:
@@ -196,14 +207,15 @@ def _check_reporting(options: EvalOptions) -> None:
     for path in options.output:
         if path.suffix.lower() not in ENDINGS:
             raise ConfigError(f"output is {str(path)!r}, expected a name that ends in {', '.join(ENDINGS)}")
-    if options.per_image is not None and options.per_image.suffix.lower() not in (".csv", ".json"):
-        raise ConfigError(f"per-image is {str(options.per_image)!r}, expected a name that ends in .csv or .json")
-    written = [path.absolute() for path in (*options.output, options.per_image) if path is not None]
+    for path in options.per_image:
+        if path.suffix.lower() not in (".csv", ".json"):
+            raise ConfigError(f"per-image is {str(path)!r}, expected a name that ends in .csv or .json")
+    written = [path.absolute() for path in (*options.output, *options.per_image)]
     if len(set(written)) < len(written):
         twice = str(max(written, key=written.count))
         raise ConfigError(f"{twice!r} is to be written twice", hint="name each file once")
-    for path in (*options.output, *(() if options.per_image is None else (options.per_image,))):
+    for path in (*options.output, *options.per_image):
         if (refusal := why_not_there(path)) is not None:
             raise refusal
-    if options.save is not None and not options.model:
+    if options.save is not None and not options.model and not _interpolates(options):
         raise ConfigError("--save needs --model: what is in a folder is there already", hint="drop `--save`")

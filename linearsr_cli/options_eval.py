@@ -206,8 +206,13 @@ OutputsOption = Annotated[
     ),
 ]
 PerImageOption = Annotated[
-    Path | None,
-    typer.Option("--per-image", metavar="FILE", rich_help_panel=REPORT, help="Scores of every picture, .csv or .json."),
+    list[Path] | None,
+    typer.Option(
+        "--per-image",
+        metavar="FILE",
+        rich_help_panel=REPORT,
+        help="Scores of every picture, .csv or .json; repeatable.",
+    ),
 ]
 StepsProgressOption = Annotated[
     Literal["auto", "bar", "plain", "none"],

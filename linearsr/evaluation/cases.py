@@ -26,8 +26,6 @@ from linearsr.image_io import ImageInfo, probe
 
 __all__ = ["FAULTS", "Case", "Degrade", "DegradedPicture"]
 
-OTHER_INPUT = "an input is not the picture that the table beside it tells of, so its tags are not known"
-
 FAULTS = (ImageError, ShapeError, OutOfMemoryError, MemoryError)
 """What one picture may fail with; everything else would fail the next one too."""
 
@@ -58,16 +56,16 @@ class Case:
 
     Attributes:
         size: (width, height) that is scored.
-        notes: what reading its files changes; from the headers, so that they are the same when nothing is read. An
-            input that is not what is written down of it adds one when it is read.
+        notes: what reading its files changes; from the headers, so that they are the same when nothing is read.
         is_unreadable: whether the clean picture was found to be damaged.
+        is_other_input: whether the input was found not to be what is written down of it.
 
     Raises:
         ImageError: the clean picture's headers cannot be read, or it is smaller than the scale.
     """
 
     def __init__(self, pair: Pair, scale: float, degrade: Degrade | None) -> None:
-        self.pair, self.is_unreadable = pair, False
+        self.pair, self.is_unreadable, self.is_other_input = pair, False, False
         self._degrade = degrade
         header = probe(pair.hr)
         full, self._is_gray = (header.width, header.height), header.is_gray
@@ -138,7 +136,7 @@ class Case:
         if known is None:
             return None
         if rows_digest(lr) != known.sha256:
-            self.notes = (*self.notes, OTHER_INPUT)
+            self.is_other_input = True
             return None
         return known.tags
 

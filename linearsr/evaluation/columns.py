@@ -15,7 +15,7 @@ from linearsr.evaluation.results import Evaluation
 from linearsr.evaluation.statistics import Paired, Row
 from linearsr.metrics import METRICS, Metric
 
-__all__ = ["Cell", "Column", "Table", "fit", "make_tables", "number"]
+__all__ = ["Cell", "Column", "Table", "fit", "make_tables", "number", "p_text"]
 
 Rank = Literal["", "best", "second"]
 
@@ -67,7 +67,8 @@ def number(value: float | None, digits: int) -> str:
     return "-" if value is None else f"{value:.{digits}f}"
 
 
-def _p_value(p: float) -> str:
+def p_text(p: float) -> str:
+    """A p-value as it is printed."""
     return "<0.001" if p < 0.001 else f"{p:.3f}"
 
 
@@ -137,9 +138,13 @@ def _difference_cells(paired: Paired | None, about: Metric, intervals: bool) -> 
     suffix = _interval(paired.low, paired.high, about.digits) if intervals else ""
     return (
         Cell(text=f"{paired.mean:+.{about.digits}f}", suffix=suffix),
-        Cell(text=f"{paired.better}/{paired.better + paired.worse + paired.ties}"),
-        Cell(text=_p_value(paired.p_value)),
+        Cell(text=f"{paired.better}/{paired.better + paired.worse + paired.ties}", suffix=_ties(paired.ties)),
+        Cell(text=p_text(paired.p_value)),
     )
+
+
+def _ties(ties: int) -> str:
+    return f" ({ties} equal)" if ties else ""
 
 
 def make_tables(

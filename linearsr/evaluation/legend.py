@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from linearsr.evaluation.columns import p_text
 from linearsr.evaluation.results import Evaluation, Failure, MethodInfo
 from linearsr.evaluation.statistics import Row
 from linearsr.metrics import METRICS
@@ -108,7 +109,7 @@ def _statistics(evaluation: Evaluation, rows: Sequence[Row], intervals: bool, di
     elif differences:
         fewest = min((row.num_images for row in rows), default=0)
         count = "1 picture" if fewest == 1 else f"{fewest} pictures"
-        least = f" With {count} it is never below {0.5 ** (fewest - 1):g}." if 0 < fewest < _FEW else ""
+        least = f" With {count} it is never below {p_text(0.5 ** (fewest - 1))}." if 0 < fewest < _FEW else ""
         lines.append(
             f"A difference is the mean over pictures of the method's value less that of {evaluation.baseline}; better "
             "is on how many of the pictures the method's value is the better one; p is the two-sided exact sign test "
@@ -181,5 +182,6 @@ def legend(
         ("Not computed", not_computed(evaluation)),
         ("Notes", evaluation.notes),
         ("Not scored", _failures(evaluation.failures)),
+        ("Not saved", tuple(map(_failure, evaluation.unsaved[:_NAMED_FAILURES]))),
     )
     return tuple((heading, lines) for heading, lines in sections if lines)

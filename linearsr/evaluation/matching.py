@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
@@ -98,9 +99,9 @@ def by_name(
             for name in some:
                 found.setdefault(name, []).extend(files[other])
         rest = [other for other in rest if other not in fitting]
-    if not found and rest:
-        found = {name: list(files[other]) for other, name in _same_ending(clean, rest).items()}
-        rest = [] if found else rest
+    ending = _same_ending(clean, list(files))
+    if ending and 2 * len(found) < len(files):
+        return _by_ending(ending, clean, names, files, places, problems)
     extra = [path.relative_to(places[1]).as_posix() for other in rest for path in files[other]]
     problems.add(f"only in {places[0]}, not in {places[1]}", [name for name in names if name not in found])
     problems.add(f"only in {places[1]}", extra)
@@ -125,19 +126,30 @@ def _fitting(
     return found
 
 
-def _same_ending(names: Iterable[str], others: Sequence[str]) -> dict[str, str]:
-    """Names of `others` without the one ending that all of them have, such as `_upscayl_4x`; none if they have none.
+def _same_ending(names: Iterable[str], others: Sequence[str]) -> str:
+    """The ending, such as `_upscayl_4x`, that most of `others` have after one of `names`; empty if there is none.
 
     An ending starts with a separator and holds a letter, for `_2` is another picture.
     """
     known = frozenset(names)
-    tails = {others[0].removeprefix(name) for name in known if others[0].startswith(name)}
-    fitting = [
-        tail
-        for tail in tails
-        if _TAIL.fullmatch(tail) and all(other.endswith(tail) and other[: -len(tail)] in known for other in others)
-    ]
-    return {other: other[: -len(fitting[0])] for other in others} if len(fitting) == 1 else {}
+    counts: Counter[str] = Counter()
+    for other in others:
+        tails = {other.removeprefix(name) for name in known if other.startswith(name)}
+        counts.update(tail for tail in tails if _TAIL.fullmatch(tail))
+    (tail, count), (_, next_best) = (*counts.most_common(2), ("", 0), ("", 0))[:2]
+    return tail if 2 * count > len(others) and count > next_best else ""
+
+
+def _by_ending(
+    ending: str, clean: Files, names: Sequence[str], files: Files, places: tuple[Path, Path], problems: Problems
+) -> dict[str, Path]:
+    """Partners by the one ending of a folder; a file that has none of it is told of."""
+    found = {name: list(files[name + ending]) for name in clean if name + ending in files}
+    others = [path.name for name, paths in files.items() if name.removesuffix(ending) not in found for path in paths]
+    problems.add(f"only in {places[0]}, not in {places[1]}", [name for name in names if name not in found])
+    problems.add(f"in {places[1]}, where other names end in {ending}", others)
+    problems.add(f"ambiguous in {places[1]}", ambiguous({name: found[name] for name in names if name in found}))
+    return {name: paths[0] for name, paths in found.items()}
 
 
 def _without(name: str, ending: re.Pattern[str]) -> str:

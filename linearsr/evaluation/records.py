@@ -35,6 +35,8 @@ KIND = "linearsr-evaluation"
 SCHEMA_VERSION = 1
 _NUMBERS = "a value that is not finite is the string inf, -inf or nan; PSNR of identical pictures is inf"
 _NOT_FINITE = frozenset({"inf", "-inf", "nan"})
+_LATER = frozenset({"unsaved"})
+"""Sections that older files do not have."""
 _SECTIONS = tuple(field.name for field in dataclasses.fields(Evaluation) if field.name != "metrics")
 
 
@@ -120,7 +122,7 @@ def from_json(data: Any) -> Evaluation:  # noqa: ANN401
     """
     _check(data)
     try:
-        found = {name: data[name] for name in _SECTIONS}
+        found = {name: data[name] for name in _SECTIONS if name in data or name not in _LATER}
         found["metrics"] = list(data["metrics"])
         found["images"] = [
             image | {"scores": _numbers(image["scores"]), "seconds": _number(image["seconds"])}

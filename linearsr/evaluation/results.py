@@ -91,6 +91,8 @@ class Evaluation:
     images: tuple[ImageScores, ...]
     """By dataset, picture and method. Every picture in it has been scored for every method."""
     failures: tuple[Failure, ...] = ()
+    unsaved: tuple[Failure, ...] = ()
+    """Results that are scored, but could not be saved."""
     skipped: tuple[SkippedMetric, ...] = ()
     notes: tuple[str, ...] = ()
     """What was done to pictures, once each, in plain words: cropped to the scale, rounded to 8 bits, gray repeated."""

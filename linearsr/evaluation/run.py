@@ -22,14 +22,17 @@ from linearsr.evaluation.checks import check_methods, check_places, result_folde
 from linearsr.evaluation.ledger import Ledger, Result
 from linearsr.evaluation.making import Made, Method
 from linearsr.evaluation.pairing import Pair, PairedSet, distinct_names
-from linearsr.evaluation.pictures import eight_bits, pixels_digest, read_picture, save_picture
+from linearsr.evaluation.pictures import eight_bits
 from linearsr.evaluation.results import Evaluation, Failure, ImageScores, SkippedMetric
+from linearsr.evaluation.saving import read_saved, save_result
 from linearsr.metrics import METRICS, Sample, Scorer, ScoreSettings, make_scorers
 
 __all__ = ["evaluate"]
 
 OnProgress = Callable[[int, int, str], None]
 OnFailure = Callable[[Failure], None]
+NAMED = 10
+"""Pictures that a note names."""
 MEMORY_HINT = "close other programs, use a smaller `--tile`, or leave the picture out"
 
 
@@ -67,7 +70,7 @@ def evaluate(
         cache: None scores everything anew.
         save: folder for what methods make, as `result_folder` has it.
         on_progress: called with results done, results in all, and what comes next, empty at the end.
-        on_failure: called with each failure as it happens.
+        on_failure: called with each failure as it happens, to score or to save.
         protocol: kept in the evaluation as it is.
 
     Raises:
@@ -105,8 +108,9 @@ def evaluate(
         baseline=baseline,
         images=tuple(run.images),
         failures=tuple(run.failures),
+        unsaved=tuple(run.unsaved),
         skipped=tuple(SkippedMetric(name=item.name, reason=item.reason, hint=item.hint) for item in skipped),
-        notes=tuple(run.notes),
+        notes=(*run.notes, *run.strangers()),
         protocol={} if protocol is None else dict(protocol),
     )
 
@@ -137,6 +141,9 @@ class _Run:
     done: int = 0
     images: list[ImageScores] = field(default_factory=list)
     failures: list[Failure] = field(default_factory=list)
+    unsaved: list[Failure] = field(default_factory=list)
+    unknown: list[str] = field(default_factory=list)
+    """Inputs that are not what is written down of them."""
     notes: dict[str, None] = field(default_factory=dict)
 
     def dataset(self, paired: PairedSet) -> None:
@@ -162,6 +169,8 @@ class _Run:
             self.fail(dataset, pair, None, error)
             return rows
         self.notes.update(dict.fromkeys(case.notes))
+        if case.is_other_input:
+            self.unknown.append(f"{dataset}/{pair.image}")
         for method in self.methods:
             self.tell(f"{dataset}/{pair.image}, {method.info.name}")
             try:
@@ -182,10 +191,29 @@ class _Run:
         """Note and report a picture that cannot be scored."""
         if not isinstance(error, LinearSRError):
             error = ImageError("out of memory", hint=MEMORY_HINT)
+        self._report(self.failures, dataset, pair, method, error)
+
+    def _report(self, to: list[Failure], dataset: str, pair: Pair, method: str | None, error: LinearSRError) -> None:
         failure = Failure(dataset=dataset, image=pair.image, method=method, message=error.message, hint=error.hint)
-        self.failures.append(failure)
+        to.append(failure)
         if self.on_failure is not None:
             self.on_failure(failure)
+
+    def save_result(self, place: Path, sr: Tensor | None, dataset: str, case: Case, method: Method) -> None:
+        """Save a result, None for one that lies there otherwise; a failure costs no score."""
+        try:
+            save_result(place, sr)
+        except ImageError as error:
+            self._report(self.unsaved, dataset, case.pair, method.info.name, error)
+
+    def strangers(self) -> tuple[str, ...]:
+        """A note of inputs that are not what is written down of them, if there are any."""
+        if not self.unknown:
+            return ()
+        more = f" and {len(self.unknown) - NAMED} more" if len(self.unknown) > NAMED else ""
+        of = "1 input is" if len(self.unknown) == 1 else f"{len(self.unknown)} inputs are"
+        named = ", ".join(self.unknown[:NAMED])
+        return (f"{of} not as the table beside it says, so neither recipe nor tags are known: {named}{more}",)
 
     def row(self, dataset: str, case: Case, method: Method) -> ImageScores:
         """Scores of one result, which is made only where something about it is not known."""
@@ -194,8 +222,10 @@ class _Run:
             place = result_folder(self.save, dataset, method.info.name) / f"{case.pair.image}.png"
         known = self.ledger.result(case, method)
         scores = {} if known is None else self.ledger.scores(case, known)
-        saved = None if known is None or place is None else _read_saved(place, known)
-        is_cached = known is not None and len(scores) == len(self.scorers) and (place is None or saved is not None)
+        saved = None if known is None or place is None else read_saved(place, known)
+        is_cached = known is not None and len(scores) == len(self.scorers) and (place is None or place.is_file())
+        if is_cached and place is not None and saved is None:
+            self.save_result(place, None, dataset, case, method)
         if known is None or not is_cached:
             by_tiles = any(METRICS[name].needs == "tiles" for name in self.scorers if name not in scores)
             if known is None or saved is None or (by_tiles and known.tiles is not None):
@@ -203,7 +233,7 @@ class _Run:
                 known = self.ledger.keep_result(case, method, made)
                 scores = self.ledger.scores(case, known)
                 if place is not None:
-                    _save(place, made.sr)
+                    self.save_result(place, made.sr, dataset, case, method)
             else:
                 made = Made(sr=saved)
             scores = {**scores, **self.score(case, made, known, scores)}
@@ -245,24 +275,3 @@ def _make(case: Case, method: Method) -> Made:
     if not bool(torch.isfinite(made.sr).all()):
         raise ImageError(f"the result of {name!r} holds values that are not finite", hint="try `--dtype fp32`")
     return replace(made, sr=eight_bits(made.sr))
-
-
-def _save(place: Path, sr: Tensor) -> None:
-    """Save a result where there is none yet.
-
-    Raises:
-        ImageError: another picture is there, or one that cannot be read.
-    """
-    if not place.is_file():
-        save_picture(place, sr)
-    elif not torch.equal(read_picture(place), sr):
-        raise ImageError(f"{place} is there and is another picture", hint="save to another folder, or remove it")
-
-
-def _read_saved(place: Path, known: Result) -> Tensor | None:
-    """The result that an earlier run saved, if it lies there still."""
-    try:
-        saved = read_picture(place) if place.is_file() else None
-    except ImageError:
-        return None
-    return saved if saved is not None and pixels_digest(saved) == known.pixels else None

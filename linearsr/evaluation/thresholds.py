@@ -59,6 +59,8 @@ class Violation:
     value: float | None
     """None if there is none."""
     wanted: Threshold
+    is_finite_part: bool = False
+    """Whether infinite values are left out of `value`."""
 
     @property
     def text(self) -> str:
@@ -67,7 +69,8 @@ class Violation:
         if self.value is None or math.isnan(self.value):
             return f"{where} has no value, wanted {self.wanted.text}"
         shown = _shown(self.value, self.wanted, METRICS[self.metric].digits)
-        return f"{where} {shown}, wanted {self.wanted.text}"
+        of = " over the pictures where it is finite" if self.is_finite_part else ""
+        return f"{where} {shown}{of}, wanted {self.wanted.text}"
 
 
 def _shown(value: float, wanted: Threshold, digits: int) -> str:
@@ -150,7 +153,7 @@ def check(rows: Sequence[Row], thresholds: Sequence[Threshold], methods: Sequenc
                 score = None if row is None else row.scores.get(wanted.metric)
                 value = None if score is None else _judged(score)
                 if not wanted.passes(value):
-                    violations.append(
-                        Violation(dataset=dataset, method=method, metric=wanted.metric, value=value, wanted=wanted)
-                    )
+                    part = score is not None and math.isinf(score.mean) and value != score.mean
+                    facts = {"dataset": dataset, "method": method, "metric": wanted.metric}
+                    violations.append(Violation(**facts, value=value, wanted=wanted, is_finite_part=part))
     return tuple(violations)

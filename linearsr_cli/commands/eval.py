@@ -76,7 +76,7 @@ def eval(  # noqa: A001 - the command's name
     given = {name: value for name, value in locals().items() if name != "ctx"}
     if not model:
         _refuse_unused(ctx)
-    for name in ("hr", "sr", "lr", "model", "output"):
+    for name in ("hr", "sr", "lr", "model", "output", "per_image"):
         given[name] = () if given[name] is None else tuple(given[name])
     for name in ("steps", "baseline", "metrics", "fail_under"):
         given[name] = ",".join(given[name]) if given[name] else None  # given twice, both count

@@ -399,8 +399,12 @@ def test_saved_pictures_are_not_replaced_by_others(run, clean: Path, tmp_path: P
     Image.new("RGB", (64, 80)).save(place)
     before = place.read_bytes()
     refused = run(*command, "--save", tmp_path / "kept")
-    assert refused.code == 4
+    assert refused.code == 3
     assert "is another picture" in refused.err
+    assert "1 result could not be saved; all scores count" in refused.err
+    found = json.loads(refused.out)
+    assert found["rows"][-1]["num_images"] == 1
+    assert [failure["image"] for failure in found["unsaved"]] == ["bridge"]
     assert place.read_bytes() == before
     inside = run(*command, "--save", tmp_path)
     assert inside.code == 2
@@ -441,8 +445,8 @@ def test_a_file_that_cannot_be_written_loses_nothing_else(
 def test_plain_progress_is_a_line_a_result(run, clean: Path, results: Path) -> None:
     command = ("eval", "--sr", results, "--hr", clean, *FAST, "--progress")
     lines = [line for line in run(*command, "plain").err.splitlines() if line.startswith("[")]
-    assert [line.split("]")[0] for line in lines] == ["[0/3", "[1/3", "[2/3", "[3/3"]
-    assert lines[1] == "[1/3] clean/river"
+    assert [line.split("]")[0] for line in lines] == ["[1/3", "[2/3", "[3/3"]
+    assert lines[1] == "[2/3] clean/river, results"
     assert not any(line.startswith("[") for line in run(*command, "none").err.splitlines())
 
 
@@ -468,7 +472,8 @@ def test_true_tags_are_of_the_pixels_that_are_written_down(run, clean: Path, tmp
     found = json.loads(result.out)
     assert [failure["image"] for failure in found["failures"]] == [first.stem]
     assert "not known" in found["failures"][0]["message"]
-    assert any("not the picture" in note for note in table(run(*command, "--tags", "none"))["notes"])
+    notes = table(run(*command, "--tags", "none"))["notes"]
+    assert [note for note in notes if note.startswith("1 input is not as the table") and f"/{first.stem}" in note]
 
 
 def test_true_tags_of_inputs_that_nobody_wrote_down_are_refused(run, clean: Path, tmp_path: Path) -> None:
@@ -517,3 +522,41 @@ def test_a_model_is_a_baseline_by_its_name_and_steps(run, clean: Path) -> None:
     refused = run(*command, *models, "--baseline", "b")
     assert refused.code == 2
     assert "expected b@1, b@2" in refused.err
+
+
+def test_inputs_are_recognised_in_a_folder_below_the_tables(run, clean: Path, tmp_path: Path) -> None:
+    (tmp_path / "all").mkdir()
+    shutil.copytree(clean, tmp_path / "all" / "day one")
+    lr = tmp_path / "lr"
+    assert run("degrade", tmp_path / "all", "-r", "-o", lr, "--recipe", "real", "--seed", 2).code == 0
+    command = ("eval", "--model", "compact", "--steps", 1, "--tags", "true", "--metrics", "psnr", "--no-cache")
+    found = table(run(*command, "--hr", clean, "--lr", lr / "day one"))
+    assert found["protocol"]["inputs"]["seed"] == 2
+    whole = table(run(*command, "-r", "--hr", tmp_path / "all", "--lr", lr))
+    assert means(found) == means(whole)
+
+
+def test_interpolations_need_no_model(run, clean: Path, tmp_path: Path) -> None:
+    command = ("eval", "--hr", clean, "--degrade", "bicubic", "--baseline", "bicubic,lanczos", "--metrics", "psnr")
+    found = table(run(*command, "--save", tmp_path / "kept"))
+    assert list(means(found)) == ["bicubic", "lanczos"]
+    assert found["baseline"] == "bicubic"
+    again = table(
+        run("eval", "--sr", tmp_path / "kept/clean/lanczos", "--hr", clean, "--scale", 4, "--metrics", "psnr")
+    )
+    assert means(again)["lanczos"] == means(found)["lanczos"]
+    protocol = table(run("eval", "--hr", clean, "--protocol", "classical-x4", "--baseline", "bicubic"))
+    assert means(protocol)["bicubic"]["psnr_y"] == means(found)["bicubic"]["psnr_y"]
+    judged = run(*command, "--fail-under", "psnr_y=1")
+    assert (judged.code, "nothing to judge" in judged.err) == (2, True)
+    assert run("eval", "--hr", clean, "--degrade", "bicubic").code == 2
+    assert run("eval", "--hr", clean, "--baseline", "bicubic").code == 2
+
+
+def test_files_of_scores_are_as_many_as_are_named(run, clean: Path, results: Path, tmp_path: Path) -> None:
+    files = [tmp_path / name for name in ("a.csv", "b.json", "c.csv")]
+    options = [word for path in files for word in ("--per-image", path)]
+    assert run("eval", "--sr", results, "--hr", clean, *FAST, *options).code == 0
+    assert files[0].read_bytes() == files[2].read_bytes()
+    assert len(json.loads(files[1].read_text())["images"]) == 3
+    assert run("eval", "--sr", results, "--hr", clean, *FAST, *options, "--per-image", files[0]).code == 2

@@ -15,7 +15,7 @@ from PIL import Image
 
 import linearsr
 from linearsr import Upscaler
-from linearsr.errors import ConfigError, WeightsError
+from linearsr.errors import ConfigError, ImageError, WeightsError
 from linearsr.evaluation import models
 from linearsr.evaluation.making import Input
 from linearsr.evaluation.methods import (
@@ -118,7 +118,7 @@ def test_tags_are_none_the_taggers_own_or_the_true_ones() -> None:
     assert torch.equal(made("true", ("blur", "noise")), expected(("blur", "noise")))
     assert torch.equal(made("jpeg"), expected(("jpeg",)))
     assert not torch.equal(made("jpeg"), made("none"))
-    with pytest.raises(ConfigError, match="tags are 'true'"):
+    with pytest.raises(ImageError, match="tags are 'true'"):
         made("true")
 
 

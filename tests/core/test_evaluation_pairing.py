@@ -71,6 +71,17 @@ def test_an_ending_that_all_results_have_is_left_off(tmp_path: Path, tail: str) 
         pair(hr, sr, recursive=True)
 
 
+@pytest.mark.parametrize("odd", ["b.png", "extra_up.png", "c_x.png"])
+def test_of_a_folder_with_one_ending_only_the_odd_file_is_named(tmp_path: Path, odd: str) -> None:
+    hr = touch(tmp_path / "hr", *(f"{name}.png" for name in "abcde"))
+    sr = touch(tmp_path / "sr", *(f"{name}_up.png" for name in "acde"), odd)
+    with pytest.raises(ConfigError) as caught:
+        pair(hr, sr)
+    text = caught.value.message
+    assert f"in {sr}, where other names end in _up: {odd}" in text
+    assert f"only in {hr}, not in {sr}: b;" in text
+
+
 @pytest.mark.parametrize(
     "made",
     [

@@ -441,11 +441,13 @@ def test_results_that_were_saved_need_not_be_made_again(tmp_path: Path) -> None:
     (place / "a.png").unlink()
     Image.new("RGB", (48, 48)).save(place / "b.png")
     again = run(paired, [method], cache=cache, save=save)
-    assert method.calls == {"a": 2, "b": 2, "c": 1}
-    assert [(row.image, row.cached) for row in again.images] == [("a", False), ("c", True)]
+    assert method.calls == {"a": 2, "b": 1, "c": 1}
+    assert [(row.image, row.cached) for row in again.images] == [("a", False), ("b", True), ("c", True)]
     assert sorted(path.name for path in place.iterdir()) == ["a.png", "b.png", "c.png"]
-    assert [failure.image for failure in again.failures] == ["b"]
-    assert "is there and is another picture" in again.failures[0].message
+    assert [(failure.image, failure.method) for failure in again.unsaved] == [("b", "counting")]
+    assert "is there and is another picture" in again.unsaved[0].message
+    assert table(again) == table(run(paired, [Counting()])) and not again.failures
+    assert run(paired, [method], save=save).unsaved == again.unsaved  # as it is without a cache
     assert not np.asarray(Image.open(place / "b.png")).any()  # nothing of the user's is replaced
 
 

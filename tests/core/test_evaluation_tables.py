@@ -287,9 +287,27 @@ def test_markdown_shows_intervals_and_differences_if_asked() -> None:
     assert before.endswith("by what is printed.\n\n")
     assert [[cell for cell, _ in row] for row in rendered(after)] == [
         ["set", "method", "PSNR-Y \u2191", "better", "p", "LPIPS \u2193", "better", "p"],
-        ["Set5", "fine | one", "+1.33 [0.00, 2.00]", "2/3", "0.500", "-0.1333 [-0.2000, 0.0000]", "2/3", "0.500"],
+        [
+            "Set5",
+            "fine | one",
+            "+1.33 [0.00, 2.00]",
+            "2/3 (1 equal)",
+            "0.500",
+            "-0.1333 [-0.2000, 0.0000]",
+            "2/3 (1 equal)",
+            "0.500",
+        ],
         ["Set5", "compact, 4 steps", "-inf", "2/3", "1.000", "-0.1500 [-0.3000, 0.1000]", "2/3", "1.000"],
-        ["BSD_100", "fine | one", "-0.00 [-0.00, 0.00]", "0/2", "1.000", "-0.0500 [-0.1000, 0.0000]", "1/2", "1.000"],
+        [
+            "BSD_100",
+            "fine | one",
+            "-0.00 [-0.00, 0.00]",
+            "0/2 (1 equal)",
+            "1.000",
+            "-0.0500 [-0.1000, 0.0000]",
+            "1/2 (1 equal)",
+            "1.000",
+        ],
         ["BSD_100", "compact, 4 steps", "-1.00 [-1.00, -1.00]", "0/2", "0.500"]
         + ["-0.1500 [-0.2000, -0.1000]", "2/2", "0.500"],
     ]
@@ -317,7 +335,7 @@ def test_below_every_table_stands_what_the_numbers_mean(make: object) -> None:
         "LPIPS (lower is better): LPIPS v0.1 with AlexNet",
         "arXiv:1801.03924",
         "10000 resamples, seed 0",
-        "With 2 pictures it is never below 0.5.",
+        "With 2 pictures it is never below 0.500.",
         "exact sign test",
         "scale: 4",
         "crop border: 4",

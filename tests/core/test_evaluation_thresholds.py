@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import math
 
 import pytest
@@ -109,6 +110,17 @@ def test_check_never_passes_what_is_missing_or_no_number(operator: str, metric: 
     for rows in ([row("Set5", METHODS[1].name)], [row("Set5", METHODS[1].name, **{metric: math.nan})]):
         (violation,) = check(rows, thresholds, methods)
         assert "has no value, wanted" in violation.text
+
+
+def test_check_says_that_infinite_values_are_left_out() -> None:
+    scores = {"psnr_y": Summary(mean=math.inf, low=None, high=None, num=3, finite_mean=22.5)}
+    found = check(
+        [dataclasses.replace(row("Set5", "mine"), scores=scores)], parse_thresholds("psnr_y=23"), METHODS[-1:]
+    )
+
+    assert [violation.text for violation in found] == [
+        "Set5, mine: PSNR-Y 22.50 over the pictures where it is finite, wanted >= 23"
+    ]
 
 
 def test_check_of_a_method_without_a_row_is_a_violation() -> None:
