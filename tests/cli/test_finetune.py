@@ -80,6 +80,7 @@ def test_finetune_writes_a_model_and_a_lora_that_upscale_uses(
     assert not np.array_equal(made["lora"], made["base"])
 
 
+@pytest.mark.slow
 def test_a_model_that_got_worse_is_written_and_ends_with_3(
     tiny_checkpoint: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -57,6 +57,7 @@ def test_one_step_on_set5_is_above_its_bound(compact: Upscaler, scale: int, boun
     assert np.mean(scores) >= bound, f"{np.mean(scores):.2f} dB"
 
 
+@pytest.mark.slow
 @needs_data
 def test_four_steps_have_at_most_nine_tenths_of_the_lpips_of_one(compact: Upscaler) -> None:
     lpips = Lpips.from_file(Path(str(DATA), "metrics", "lpips-alex-v0.1.safetensors"))
@@ -101,6 +102,7 @@ def _tiled_and_whole(compact: Upscaler, lr: Tensor) -> tuple[Tensor, Tensor, lis
     return tiled, whole, borders
 
 
+@pytest.mark.slow
 @needs_data
 def test_tiles_equal_the_whole_picture_on_five_photographs(compact: Upscaler) -> None:
     for picture in _set("Kodak24", 5):

@@ -196,6 +196,7 @@ def test_a_lora_run_changes_the_named_expert_alone(four: Path, photos: Path, tmp
     assert after.training["finetuned_from"]["name"] == "four"
 
 
+@pytest.mark.slow
 def test_the_lora_on_the_model_is_the_export(four: Path, photos: Path, tmp_path: Path) -> None:
     result = adapt(four, photos, tmp_path / "run")
     assert result.lora is not None
@@ -237,6 +238,7 @@ def test_held_back_photographs_are_read_by_nothing(
     assert equal(weights(exports[0]), weights(exports[1]))
 
 
+@pytest.mark.slow
 def test_a_stopped_run_goes_on_to_the_same_weights(four: Path, photos: Path, tmp_path: Path) -> None:
     whole = adapt(four, photos, tmp_path / "whole", experts=(1, 0))
     stopped = adapt(four, photos, tmp_path / "parts", experts=(1, 0), max_hours=0.0)

@@ -21,6 +21,8 @@ from pathlib import Path
 
 import pytest
 
+pytestmark = pytest.mark.slow
+
 KILLS = 20
 IN_TAGGER, IN_EXPORT = 2, 2
 """Of the kills, how many are kept for the two short parts at the end."""

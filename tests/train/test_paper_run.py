@@ -82,6 +82,7 @@ def _check_export(export: Path, num_experts: int) -> None:
         assert all(bool(torch.isfinite(value).all()) for value in network.state_dict().values())
 
 
+@pytest.mark.slow
 def test_debug_of_paper_moe_goes_through_every_part(
     real_photos: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
