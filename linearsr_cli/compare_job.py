@@ -10,7 +10,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from linearsr.errors import ImageError, LinearSRError, ShapeError
-from linearsr_cli.compare_plan import HR, LR, ComparePlan, Scene
+from linearsr_cli.compare_plan import BICUBIC, HR, LR, NAMED, ComparePlan, Scene
+from linearsr_cli.compare_scores import make_scoring, scores_text
 from linearsr_cli.compare_settings import ROWS, CompareOptions, check_output_files, further_sheets, paths_of
 from linearsr_cli.errors import ExitCode, describe, exit_code_of, exit_code_of_files
 from linearsr_cli.output import Output, clean
@@ -21,7 +22,7 @@ if TYPE_CHECKING:
     from torch import Tensor
 
     from linearsr.comparison.embedding import Encoding, OnPicture
-    from linearsr.comparison.report import MetricColumn, ReportImage
+    from linearsr.comparison.scenes import MetricColumn, ReportImage
     from linearsr.metrics import Scorer
 
     Columns = tuple[MetricColumn, ...]
@@ -31,8 +32,6 @@ __all__ = ["check_output_files", "run_comparison"]
 MAX_BYTES = 6_000_000
 DOT = " \N{MIDDLE DOT} "
 """Between labels, which may hold commas."""
-BORDER = "border cut from every side"
-"""What definitions say of the border that is chosen."""
 
 
 @dataclass(kw_only=True, slots=True)
@@ -43,7 +42,9 @@ class Run:
     options: CompareOptions
     out: Output
     scorers: Mapping[str, Scorer]
+    read: int = 0
     done: int = 0
+    """Scenes in files that are written."""
     failures: list[LinearSRError] = field(default_factory=list)
 
     def images(self, progress: Progress) -> Iterator[ReportImage]:
@@ -56,7 +57,7 @@ class Run:
                 progress.end(f"{clean(scene.name)} failed")
                 self.fail(scene.name, error if isinstance(error, LinearSRError) else ImageError("out of memory"))
                 continue
-            self.done += 1
+            self.read += 1
             progress.end(f"{clean(scene.name)} {scene.size[0]}x{scene.size[1]}")
             yield image
 
@@ -67,8 +68,8 @@ class Run:
             ImageError: a picture of it cannot be read.
         """
         from linearsr.comparison.places import find_places
-        from linearsr.comparison.report import ReportImage
-        from linearsr.comparison.sizes import bring_to, enlargement
+        from linearsr.comparison.scenes import ReportImage
+        from linearsr.comparison.sizes import bring_to
         from linearsr.evaluation.pictures import notes_of, read_picture
         from linearsr.image_encode import quantised
 
@@ -77,26 +78,27 @@ class Run:
             picture = read_picture(path)
             lr = picture if column == LR else lr
             pictures[column] = bring_to(picture, scene.size)
-            grown = enlargement((picture.shape[-1], picture.shape[-2]), scene.size) > 1.0
-            whole[column] = pictures[column] if grown else picture
+            whole[column] = pictures[column] if scene.enlarged(column) > 1.0 else picture
         notes = notes_of(scene.infos.values())
-        if any(info.width > scene.size[0] or info.height > scene.size[1] for info in scene.infos.values()):
-            notes.append(f"cut to {scene.size[0]} x {scene.size[1]}")
         scores = self.scores(scene, pictures, whole, lr, notes)
         columns = self.plan.inputs if len(self.plan.inputs) > 1 else tuple(pictures)
         count = self.options.places
         places = find_places([pictures[c] for c in columns], self.options.crop, count) if count else ()
+        labels = self.plan.labels
+        factors = {c: scene.enlarged(c) for c in pictures if c != LR or labels[c] != BICUBIC}
         return ReportImage(
             name=scene.name,
             width=scene.size[0],
             height=scene.size[1],
             pictures={
-                self.plan.labels[column]: quantised(picture.permute(1, 2, 0).contiguous().numpy(), 8)
+                labels[column]: quantised(picture.permute(1, 2, 0).contiguous().numpy(), 8)
                 for column, picture in pictures.items()
             },
-            scores={self.plan.labels[column]: values for column, values in scores.items()},
+            scores={labels[column]: values for column, values in scores.items()},
             places=places,
             notes=tuple(notes),
+            enlarged={labels[column]: factor for column, factor in factors.items() if factor > 1.0},
+            cut_from={labels[c]: size for c in pictures if (size := scene.cut_from(c)) is not None},
         )
 
     def scores(
@@ -142,8 +144,9 @@ class Run:
         self.out.event({"event": "picture", "image": name, "status": "failed", "error": message, "hint": hint})
 
     def summarise(self, code: ExitCode) -> None:
-        """Say how many scenes were done."""
-        self.out.info(f"{self.done} done, {len(self.failures)} failed")
+        """Say how many scenes are in files that are there."""
+        nothing = "" if self.done else "; nothing was written"
+        self.out.info(f"{self.done} done, {len(self.failures)} failed{nothing}")
         self.out.event({"event": "summary", "done": self.done, "failed": len(self.failures), "exit_code": int(code)})
 
 
@@ -155,12 +158,14 @@ def run_comparison(plan: ComparePlan, options: CompareOptions, out: Output) -> E
         Stopped, LinearSRError: a signal, or the page does not fit or cannot be written; sheets made so far are whole
             and the summary is out.
     """
-    scorers, metrics = _scoring(options, out, plan.border)
+    scorers, metrics = make_scoring(options, out, plan.border)
     run = Run(plan=plan, options=options, out=out, scorers=scorers)
     for name, error in plan.failures:
         run.fail(name, error)
     pixels = sum(scene.pixels for scene in plan.scenes)
-    with open_progress(options.progress, out, files=len(plan.scenes), pixels=pixels) as progress:
+    progress = open_progress(options.progress, out, files=len(plan.scenes), pixels=pixels)
+    progress.begin("reading", 0)  # a bar that has begun nothing says that it loads a model
+    with progress:
         images = run.images(progress)
         try:
             first = next(images, None)
@@ -175,48 +180,6 @@ def run_comparison(plan: ComparePlan, options: CompareOptions, out: Output) -> E
     return code
 
 
-def _scoring(options: CompareOptions, out: Output, border: int) -> tuple[dict[str, Scorer], Columns]:
-    """Scorers that leave out a border, and how their values are shown."""
-    from linearsr.comparison.report import MetricColumn
-    from linearsr.metrics import METRICS, ScoreSettings, make_scorers, parse_metrics
-
-    has = frozenset(need for need, given in (("reference", options.hr), ("input", options.lr)) if given is not None)
-    usual = ("psnr_y", "ssim_y", "lpips") * ("reference" in has) + ("lr_psnr",) * ("input" in has)
-    names = (
-        usual if options.metrics is None else () if options.metrics == "none" else parse_metrics(options.metrics, "y")
-    )
-    settings = ScoreSettings(crop_border=border, lpips_weights=options.lpips_weights)
-    scorers, skipped = make_scorers(names, settings, has=has, explicit=options.metrics is not None)
-    for metric in skipped:
-        hint = "" if metric.hint is None else f" ({metric.hint})"
-        out.info(f"note: {metric.name} is left out: {metric.reason}{hint}")
-    columns = tuple(
-        MetricColumn(
-            name=name,
-            title=METRICS[name].title,
-            unit=METRICS[name].unit,
-            digits=METRICS[name].digits,
-            lower_better=METRICS[name].lower_better,
-            definition=METRICS[name].definition.replace(BORDER, _border_text(border)),
-        )
-        for name in scorers
-    )
-    return scorers, columns
-
-
-def _border_text(border: int) -> str:
-    return f"border {border} px left out" if border > 0 else "no border cut"
-
-
-def _scores_text(border: int, metrics: Columns) -> str:
-    """What all scores have in common, and which of them keep the border."""
-    from linearsr.metrics import METRICS
-
-    whole = [metric.title for metric in metrics if not METRICS[metric.name].needs_reference]
-    kept = f" (not of {', '.join(whole)})" if border > 0 and whole else ""
-    return f"8-bit RGB pictures, {_border_text(border)}{kept}, luma in limited range"
-
-
 def _write_sheets(run: Run, images: Iterator[ReportImage], metrics: Columns, progress: Progress) -> None:
     """One sheet after another, each announced when it is whole."""
     from linearsr.atomic import write_bytes
@@ -226,7 +189,8 @@ def _write_sheets(run: Run, images: Iterator[ReportImage], metrics: Columns, pro
 
     options, labels = run.options, tuple(run.plan.labels.values())
     rows = ROWS if options.rows is None else options.rows
-    foot = f"Scores: {_scores_text(run.plan.border, metrics)}" if metrics else None
+    foot = f"Scores: {scores_text(run.plan.border, metrics)}" if metrics else None
+    _warn_of_letters(run)
     for page in itertools.count(1):
         scenes = list(itertools.islice(images, rows))
         if not scenes:
@@ -244,13 +208,29 @@ def _write_sheets(run: Run, images: Iterator[ReportImage], metrics: Columns, pro
                 spooled.write_bytes(data)
                 send_to_stdout(spooled)
             run.out.event({**event, "output": None})
+            run.done += len(scenes)
         else:
             with hold():
                 write_bytes(path, data)
+                run.done += len(scenes)
                 run.out.result(path, event)
     if options.on_exists == "overwrite" and options.output != "-":
         for path in further_sheets(options.output, page, paths_of(run.plan)):
             run.out.warn(f"{clean(str(path))} was there before and is no sheet of this comparison")
+
+
+def _warn_of_letters(run: Run) -> None:
+    """Say once which letters of names and title stand on the sheets as escapes."""
+    from linearsr.comparison.lettering import lacking, written
+
+    names = (scene.name for scene in run.plan.scenes)
+    letters = lacking("".join((run.options.title or "", *run.plan.labels.values(), *names)))
+    if letters:
+        shown, more = " ".join(letters[:NAMED]), f" and {len(letters) - NAMED} more" * (len(letters) > NAMED)
+        run.out.warn(
+            f"the font of sheets lacks {clean(shown)}{more}, written there as {written(shown)}; "
+            "a page shows them (`-o report.html`)"
+        )
 
 
 def _write_page(run: Run, images: Iterator[ReportImage], metrics: Columns, progress: Progress) -> None:
@@ -265,6 +245,7 @@ def _write_page(run: Run, images: Iterator[ReportImage], metrics: Columns, progr
     report = Report(title=title, labels=labels, metrics=metrics, images=images, facts=_facts(run, metrics), start=start)
     max_bytes = MAX_BYTES if run.options.max_bytes is None else run.options.max_bytes
     size = write_report(path, report, max_bytes=max_bytes, on_picture=_encoding_shown(run, progress))
+    run.done = run.read
     said = f"pictures are stored as {size.encoding}"
     if size.is_coarse:
         run.out.warn(f"{said}, which shows; raise --max-size, or take fewer pictures with --limit")
@@ -293,7 +274,7 @@ def _facts(run: Run, metrics: Columns) -> tuple[tuple[str, str], ...]:
     facts = [("Made by", f"linearsr compare, version {__version__}")]
     facts.append(("Pairing", "One picture each" if options.inputs[0].is_file() else f"By {options.pair_by}"))
     if metrics:
-        facts.append(("Scores", _scores_text(run.plan.border, metrics)))
+        facts.append(("Scores", scores_text(run.plan.border, metrics)))
     if options.places:
         among = "the columns" if len(run.plan.inputs) < 2 else DOT.join(run.plan.labels[c] for c in run.plan.inputs)
         facts.append(("Places", f"{options.crop} pixels a side, where Y, Cb or Cr (BT.601) differs most among {among}"))

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -16,12 +16,14 @@ if TYPE_CHECKING:
     from linearsr.evaluation.pairing import Pair, PairedSet
     from linearsr.image_io import ImageInfo
 
-__all__ = ["ComparePlan", "Scene", "make_compare_plan"]
+__all__ = ["BICUBIC", "HR", "LR", "NAMED", "ComparePlan", "Scene", "make_compare_plan"]
 
 HR, LR = "\0hr", "\0lr"
 """Columns of the clean picture and the input; no label and no file name holds a zero byte."""
+BICUBIC = "bicubic"
+"""Label of the input where it is always enlarged, and how."""
 NAMED = 10
-"""Pictures that an error names; the rest is counted."""
+"""Pictures that an error names, and letters that a warning does; the rest is counted."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -43,7 +45,20 @@ class Scene:
     @property
     def has_clean(self) -> bool:
         """Whether the clean picture is there at the size of the results, so that they can be scored against it."""
-        return HR in self.infos and _enlarged(self, HR) == 1.0
+        return HR in self.infos and self.enlarged(HR) == 1.0
+
+    def enlarged(self, column: str) -> float:
+        """Factor by which a picture is enlarged; 1 if it is not, or only cut."""
+        from linearsr.comparison.sizes import enlargement
+
+        info = self.infos[column]
+        return enlargement((info.width, info.height), self.size)
+
+    def cut_from(self, column: str) -> tuple[int, int] | None:
+        """(width, height) of the file where it is cut to the size of the scene, else None."""
+        info = self.infos[column]
+        whole = (info.width, info.height)
+        return whole if self.enlarged(column) == 1.0 and whole != self.size else None
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -52,7 +67,7 @@ class ComparePlan:
 
     scenes: tuple[Scene, ...]
     labels: Mapping[str, str]
-    """Column -> label shown, from the left; the clean picture and the input come first."""
+    """Column -> label, from the left; the clean picture and the input come first. The same for every scene."""
     inputs: tuple[str, ...]
     """Columns of what was named to be compared."""
     border: int = 0
@@ -94,7 +109,7 @@ def make_compare_plan(options: CompareOptions) -> ComparePlan:
             f"the pictures differ in shape: {'; '.join(misfits[:NAMED])}{more}",
             hint="compare pictures of the same view; sizes may differ, their proportions may not",
         )
-    labels = _shown(scenes, [HR] * (options.hr is not None) + [LR] * (options.lr is not None) + list(inputs))
+    labels = _labels(scenes, tuple(inputs), options)
     return ComparePlan(
         scenes=tuple(scenes),
         labels=labels,
@@ -164,30 +179,18 @@ def _misfits(scene: Scene) -> list[str]:
     ]
 
 
-def _enlarged(scene: Scene, column: str) -> float:
-    from linearsr.comparison.sizes import enlargement
-
-    info = scene.infos[column]
-    return enlargement((info.width, info.height), scene.size)
-
-
-def _shown(scenes: Iterable[Scene], columns: list[str]) -> dict[str, str]:
-    """Labels with what was done to the pictures under them.
+def _labels(scenes: Sequence[Scene], inputs: Sequence[str], options: CompareOptions) -> dict[str, str]:
+    """Label of each column. The input is `bicubic` where every scene has it enlarged and nothing else is named so.
 
     Raises:
         ConfigError: two are equal.
     """
-    shown: dict[str, str] = {}
-    known = list(scenes)
-    for column in columns:
-        factors = {f"x{_enlarged(scene, column):.3g}" for scene in known} - {"x1"}
-        done = "" if not factors else f" ({factors.pop()} bicubic)" if len(factors) == 1 else " (bicubic)"
-        if column == LR:
-            bicubic = "bicubic" if "bicubic" not in columns else "input (bicubic)"
-            shown[column] = bicubic if done else "input"
-        else:
-            shown[column] = f"{'reference' if column == HR else column}{done}"
-    for label in shown.values():
-        if list(shown.values()).count(label) > 1:
+    labels = {} if options.hr is None else {HR: "reference"}
+    if options.lr is not None:
+        is_enlarged = bool(scenes) and all(scene.enlarged(LR) > 1.0 for scene in scenes)
+        labels[LR] = BICUBIC if is_enlarged and BICUBIC not in inputs else "input"
+    labels |= {name: name for name in inputs}
+    for label in labels.values():
+        if list(labels.values()).count(label) > 1:
             raise ConfigError(f"two columns are labelled {label!r}, expected different labels", hint="`--labels a,b`")
-    return shown
+    return labels

@@ -1,19 +1,17 @@
 """What sheets are drawn with: lines of text, pictures beside and below each other, boxes, and whole-number zoom.
 
 Everything is an array of RGB pixels, (H, W, 3), uint8 or float in [0, 1]; a picture put on a sheet keeps its values.
-The font is the one that comes with Pillow. It has ASCII only: accents are dropped, and what else it lacks becomes `?`.
 """
 
 from __future__ import annotations
 
-import unicodedata
 from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import lru_cache
 
 import numpy as np
-from PIL import Image, ImageDraw, ImageFont
+from PIL import Image, ImageDraw
 
+from linearsr.comparison.lettering import fit_text, font, text_length, write_text
 from linearsr.comparison.places import FULL_LEVELS, Window, difference_colors
 from linearsr.errors import ShapeError
 
@@ -29,7 +27,6 @@ __all__ = [
     "difference_legend",
     "draw_boxes",
     "fit_inside",
-    "fit_text",
     "labelled",
     "text_line",
     "zoomed",
@@ -39,7 +36,6 @@ Color = tuple[int, int, int]
 
 PLACE_COLORS: tuple[Color, ...] = ((213, 94, 0), (0, 114, 178), (0, 158, 115), (204, 121, 167), (230, 159, 0))
 """Of the boxes, in turn. Source: Okabe and Ito, Color Universal Design, 2008: told apart with any colour vision."""
-_ELLIPSIS = "..."
 _MARGIN_PX = 3
 _BAR_PX, _SMALL_PX = 12, 12
 _TEXT_PART = 0.7
@@ -58,58 +54,6 @@ class Theme:
 
 LIGHT = Theme(paper=(255, 255, 255), ink=(0, 0, 0), muted=(90, 90, 90))
 DARK = Theme(paper=(32, 32, 32), ink=(235, 235, 235), muted=(165, 165, 165))
-
-
-@lru_cache(maxsize=32)
-def _font(size: float) -> ImageFont.FreeTypeFont | ImageFont.ImageFont:
-    return ImageFont.load_default(size)
-
-
-def _length(text: str, size: float) -> float:
-    """Width of a text in pixels as `_write` draws it."""
-    words = text.split(" ")
-    return sum(_font(size).getlength(word) for word in words) + (len(words) - 1) * _space(size)
-
-
-def _space(size: float) -> int:
-    """Width between words; the font's own is rounded and kerned to nothing at small sizes."""
-    return max(2, round(size * 0.31))
-
-
-def _write(draw: ImageDraw.ImageDraw, text: str, left: float, middle: float, size: float, color: Color) -> None:
-    """Draw one line of text from `left`, around the height `middle`."""
-    for word in text.split(" "):
-        draw.text((round(left), middle), word, fill=color, font=_font(size), anchor="lm")
-        left += _font(size).getlength(word) + _space(size)
-
-
-def _drawable(text: str) -> str:
-    """Text in the characters that the font has, on one line."""
-    plain = unicodedata.normalize("NFKD", text.replace("\N{MULTIPLICATION SIGN}", "x"))
-    kept = "".join(c for c in plain if not unicodedata.combining(c))
-    return "".join(c if " " <= c <= "~" else "?" for c in kept)
-
-
-def fit_text(text: str, width: float, size: float) -> str:
-    """Cut text in its middle, where names differ least, so that it is no wider than `width` pixels.
-
-    Args:
-        text: any; what the font lacks is replaced.
-        width: pixels to fit into.
-        size: of the font, in pixels.
-
-    Returns:
-        The text, or its two ends around an ellipsis, or nothing where not even that fits.
-    """
-    whole = _drawable(text)
-    if _length(whole, size) <= width:
-        return whole
-    for kept in range(len(whole) - 1, 0, -1):
-        tail = kept // 2
-        short = f"{whole[: kept - tail]}{_ELLIPSIS}{whole[len(whole) - tail :]}"
-        if _length(short, size) <= width:
-            return short
-    return _ELLIPSIS if _length(_ELLIPSIS, size) <= width else ""
 
 
 def text_line(
@@ -131,7 +75,7 @@ def text_line(
     size = height * _TEXT_PART if size is None else size
     shown = fit_text(text, width - 2 * _MARGIN_PX, size)
     fill = theme.ink if color is None else color
-    _write(ImageDraw.Draw(image), shown, _MARGIN_PX, height / 2, size, fill)
+    write_text(ImageDraw.Draw(image), shown, _MARGIN_PX, height / 2, size, fill)
     return np.asarray(image)
 
 
@@ -235,7 +179,7 @@ def badge(number: int, size: int) -> np.ndarray:
     """White number of a place on a square of its colour, (size, size, 3) uint8; 1 is the first."""
     image = Image.new("RGB", (size, size), PLACE_COLORS[(number - 1) % len(PLACE_COLORS)])
     draw = ImageDraw.Draw(image)
-    draw.text((size / 2, size / 2), str(number), fill=(255, 255, 255), font=_font(size * 0.8), anchor="mm")
+    draw.text((size / 2, size / 2), str(number), fill=(255, 255, 255), font=font(size * 0.8), anchor="mm")
     return np.asarray(image)
 
 
@@ -256,8 +200,8 @@ def difference_legend(width: int, reference: str, *, theme: Theme) -> np.ndarray
     ends = Image.new("RGB", (width, 18), theme.paper)
     draw = ImageDraw.Draw(ends)
     right = f"{FULL_LEVELS} levels and more"
-    _write(draw, "0", _MARGIN_PX, 9, _SMALL_PX, theme.muted)
-    _write(draw, right, _MARGIN_PX + bar_width - _length(right, _SMALL_PX), 9, _SMALL_PX, theme.muted)
+    write_text(draw, "0", _MARGIN_PX, 9, _SMALL_PX, theme.muted)
+    write_text(draw, right, _MARGIN_PX + bar_width - text_length(right, _SMALL_PX), 9, _SMALL_PX, theme.muted)
     lines = [
         text_line("Difference of Y, Cb, Cr", width, 22, theme=theme, size=14),
         text_line(f"largest, from {reference}", width, 20, theme=theme, color=theme.muted, size=_SMALL_PX),

@@ -13,7 +13,7 @@ import json
 import math
 import re
 import tempfile
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 from dataclasses import dataclass
 from importlib.resources import files
 from pathlib import Path
@@ -23,6 +23,7 @@ import numpy as np
 
 from linearsr.atomic import write_bytes
 from linearsr.comparison.embedding import SMALLEST, Encoding, OnPicture, PictureSpool, encode_thumbnail, fit_pictures
+from linearsr.comparison.scenes import MetricColumn, ReportImage
 from linearsr.errors import ConfigError, ShapeError
 
 __all__ = ["MetricColumn", "Report", "ReportImage", "ReportSize", "check_max_bytes", "write_report"]
@@ -30,40 +31,6 @@ __all__ = ["MetricColumn", "Report", "ReportImage", "ReportSize", "check_max_byt
 _SCRIPTS = ("report_stage.js", "report_table.js", "report.js")
 _SLACK = 1024
 """Bytes kept free for the words that depend on the encoding."""
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class MetricColumn:
-    """How the scores of one metric are shown."""
-
-    name: str
-    """Key in `ReportImage.scores`."""
-    title: str
-    unit: str
-    """Such as `dB`; may be empty."""
-    digits: int
-    """Decimals shown."""
-    lower_better: bool
-    definition: str
-    """One sentence, shown at the foot of the page."""
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class ReportImage:
-    """One scene by every method."""
-
-    name: str
-    """Unique in a report."""
-    width: int
-    height: int
-    """Size in which places are given and which counts as 100 %; the arrays may be smaller, of the same shape."""
-    pictures: Mapping[str, np.ndarray]
-    """Label -> pixels (H, W, 3) uint8, all of one size, the labels of the report."""
-    scores: Mapping[str, Mapping[str, float]]
-    """Label -> metric -> value. What has none is left out; may be infinite."""
-    places: tuple[tuple[int, int, int, int], ...] = ()
-    """(left, top, width, height) of the windows that differ most, the first the most."""
-    notes: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -205,7 +172,7 @@ def _image_entry(image: ReportImage, report: Report) -> dict[str, Any]:
             for label in report.labels
         ],
         "places": [list(place) for place in image.places],
-        "notes": list(image.notes),
+        "notes": [*image.changes, *image.notes],
     }
 
 

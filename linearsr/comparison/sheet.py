@@ -1,6 +1,6 @@
 """A comparison as pictures: for each scene all methods in columns, whole and at the places where they differ most.
 
-Owns the layout. Takes scenes as the HTML report does (`report.ReportImage`), so that both show the same; reads and
+Owns the layout. Takes scenes as the HTML report does (`scenes.ReportImage`), so that both show the same; reads and
 writes no files. Columns of a scene have one width: that of a place, zoomed by a whole factor so that its pixels stay
 what they are. The maps of differences are against the first column, whose place in their row has their scale.
 """
@@ -28,7 +28,7 @@ from linearsr.comparison.drawing import (
     zoomed,
 )
 from linearsr.comparison.places import Window, difference_map
-from linearsr.comparison.report import MetricColumn, ReportImage
+from linearsr.comparison.scenes import MetricColumn, ReportImage
 from linearsr.errors import ConfigError
 
 __all__ = ["choose_zoom", "compare_sheet", "page_path"]
@@ -117,14 +117,14 @@ def _scene(
 
 
 def _name_line(image: ReportImage, width: int, theme: Theme) -> np.ndarray:
-    """Name, size and notes of a scene."""
-    facts = ", ".join((f"{image.width} x {image.height}", *image.notes))
+    """Name, size and notes of a scene; what was enlarged is said by its label."""
+    facts = ", ".join((image.size_text, *image.notes))
     return text_line(f"{image.name}   {facts}", width, _NAME_PX, theme=theme, size=19)
 
 
 def _head(image: ReportImage, label: str, metrics: Sequence[MetricColumn], width: int, theme: Theme) -> np.ndarray:
     """Label of a column, and its scores in the scene."""
-    lines = [text_line(label, width, _LABEL_PX, theme=theme, size=18)]
+    lines = [text_line(image.column_head(label), width, _LABEL_PX, theme=theme, size=18)]
     for metric in metrics:
         values = {name: scores[metric.name] for name, scores in image.scores.items() if metric.name in scores}
         value = values.get(label)

@@ -55,6 +55,8 @@ def page(tmp_path_factory) -> Path:
                 scores=scores,
                 places=PLACES,
                 notes=("<i>Note</i>",),
+                enlarged={LABELS[2]: 2.0} if index == 1 else {},
+                cut_from={LABELS[1]: (WIDTH + 2, HEIGHT + 1)} if index == 1 else {},
             )
         )
     path = tmp_path_factory.mktemp("report") / "r\u00e9port #1.html"
@@ -149,6 +151,16 @@ def test_page_opens_with_everything_as_text(view, device):
     assert "linearsr compare <a> b" in b.text("footer")
     assert "every pixel is that of the file" in b.text("footer")
     assert b.js("return [...document.images].every((i) => i.complete && i.naturalWidth > 0)")
+
+
+def test_what_was_done_to_a_picture_stands_beside_it_alone(view):
+    b = view("desktop")
+    notes = "return [...document.querySelectorAll('#notes li')].map((item) => item.textContent)"
+    b.click("#next")
+    assert b.js(notes) == ["blue: enlarged x2 by bicubic", f"{LABELS[1]}: cut from 242 x 161", "<i>Note</i>"]
+    assert [o for o in b.js("return [...document.querySelector('#left').options].map((o) => o.text)")] == list(LABELS)
+    b.click("#next")
+    assert b.js(notes) == ["<i>Note</i>"]
 
 
 def test_no_page_scrolls_sideways(view, device):

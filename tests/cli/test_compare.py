@@ -6,6 +6,7 @@ import json
 import os
 import re
 import signal
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -50,11 +51,11 @@ def as_tensor(path: str) -> torch.Tensor:
 
 def images(options: CompareOptions) -> list:
     """The scenes of a run, as the sheet gets them."""
-    from linearsr_cli.compare_job import _scoring
+    from linearsr_cli.compare_scores import make_scoring
     from linearsr_cli.progress import open_progress
 
     out, plan = Output(quiet=True), make_compare_plan(options)
-    scorers, _ = _scoring(options, out, plan.border)
+    scorers, _ = make_scoring(options, out, plan.border)
     run = Run(plan=plan, options=options, out=out, scorers=scorers)
     return list(run.images(open_progress("none", out, files=1, pixels=1)))
 
@@ -95,21 +96,58 @@ def test_folders_are_scored_against_clean_pictures_and_inputs(put):
 
 
 def test_smaller_pictures_are_enlarged_and_their_label_says_so(put):
-    put("small/x.png", (24, 16)), put("large/x.png"), put("small/y.png", (30, 20)), put("large/y.png", (120, 80))
-    (first, second) = images(CompareOptions(inputs=(Path("small"), Path("large")), output="s.png"))
-    assert list(first.pictures) == ["small (x4 bicubic)", "large"]
-    assert second.pictures["small (x4 bicubic)"].shape == (80, 120, 3)
-    put("large/y.png", (60, 40))
-    plan = make_compare_plan(CompareOptions(inputs=(Path("small"), Path("large")), output="s.png"))
-    assert list(plan.labels.values()) == ["small (bicubic)", "large"]
+    put("small/x.png", (24, 16)), put("large/x.png"), put("small/y.png", (30, 20)), put("large/y.png", (60, 40))
+    put("small/z.png"), put("large/z.png")
+    found = images(CompareOptions(inputs=(Path("small"), Path("large")), output="s.png"))
+    assert [list(image.pictures) for image in found] == [["small", "large"]] * 3
+    assert [image.column_head("small") for image in found] == ["small (x4 bicubic)", "small (x2 bicubic)", "small"]
+    assert [image.column_head("large") for image in found] == ["large"] * 3
+    enlarged = resize(as_tensor("small/y.png"), (40, 60)).clamp(0, 1).mul(255).round().byte()
+    assert (found[1].pictures["small"] == enlarged.permute(1, 2, 0).numpy()).all()
+
+
+def test_a_page_says_beside_each_picture_what_was_done_to_it(run, put):
+    put("a/x.png", (24, 16)), put("b/x.png"), put("a/y.png"), put("b/y.png"), put("a/z.png"), put("b/z.png", (99, 66))
+    assert run("compare", "a", "b", "-o", "r.html").code == 0
+    data = data_of("r.html")
+    assert data["labels"] == ["a", "b"]
+    assert {image["name"]: image["notes"] for image in data["images"]} == {
+        "x": ["a: enlarged x4 by bicubic"],
+        "y": [],
+        "z": ["b: cut from 99 x 66"],
+    }
+
+
+def test_an_input_of_full_size_in_some_scene_is_not_labelled_bicubic(put):
+    put("hr/x.png"), put("a/x.png", levels=9), put("lr/x.png", (24, 16))
+    options = CompareOptions(inputs=(Path("a"),), output="s.png", hr=Path("hr"), lr=Path("lr"))
+    (alone,) = images(options)
+    assert [alone.column_head(label) for label in alone.pictures] == ["reference", "bicubic", "a"]
+    assert alone.changes == ()
+    put("hr/y.png"), put("a/y.png", levels=9), put("lr/y.png")
+    for image, head in zip(images(options), ("input (x4 bicubic)", "input"), strict=True):
+        assert [image.column_head(label) for label in image.pictures] == ["reference", head, "a"]
+    put("bicubic/x.png", levels=5), put("bicubic/y.png", levels=5)
+    options = CompareOptions(inputs=(Path("bicubic"),), output="s.png", lr=Path("lr"), limit=1)
+    assert [image.column_head("input") for image in images(options)] == ["input (x4 bicubic)"]
 
 
 def test_a_clean_picture_that_the_scale_does_not_divide_is_cut(put):
     put("hr.png", (98, 67)), put("sr.png", (96, 64))
     (image,) = images(CompareOptions(inputs=(Path("sr.png"),), output="s.png", hr=Path("hr.png")))
     assert image.pictures["reference"].shape == (64, 96, 3)
-    assert "cut to 96 x 64" in image.notes
+    assert image.size_text == "98 x 67, cut to 96 x 64"
+    assert image.changes == ("reference: cut from 98 x 67",)
     assert "psnr_y" in image.scores["sr.png"]
+
+
+def test_cutting_is_said_of_what_was_cut_only(put):
+    put("hr/x.png", (98, 67)), put("a/x.png"), put("b/x.png", (97, 66)), put("lr/x.png", (24, 16))
+    put("hr/y.png"), put("a/y.png"), put("b/y.png"), put("lr/y.png", (24, 16))
+    inputs = (Path("a"), Path("b"))
+    first, second = images(CompareOptions(inputs=inputs, output="s.png", hr=Path("hr"), lr=Path("lr")))
+    assert first.size_text == "98 x 67 and 97 x 66, cut to 96 x 64"
+    assert second.size_text == "96 x 64"
 
 
 def test_lr_psnr_is_that_of_the_whole_result_beside_a_smaller_reference(put):
@@ -231,11 +269,11 @@ def test_equal_gray_and_16_bit_pictures_are_compared(run):
 @pytest.mark.parametrize(("border", "said"), [(0, "no border cut"), (4, "border 4 px left out")])
 def test_a_definition_speaks_of_the_border_that_is_cut(put, border, said):
     from linearsr.metrics import METRICS
-    from linearsr_cli.compare_job import _scoring
+    from linearsr_cli.compare_scores import make_scoring
 
     names = [name for name, metric in METRICS.items() if metric.needs == "reference" and not metric.package]
     options = CompareOptions(inputs=(put("a.png"),), output="r.html", hr=put("b.png"), metrics=",".join(names))
-    _, columns = _scoring(options, Output(quiet=True), border)
+    _, columns = make_scoring(options, Output(quiet=True), border)
     assert [column.name for column in columns] == names
     assert all(said in column.definition for column in columns)
     assert not any("every side" in column.definition for column in columns)
@@ -257,10 +295,51 @@ def test_a_signal_ends_with_a_summary_and_whole_sheets(run, put, monkeypatch, si
     rows = ("--rows", 1) if name == "s.png" else ()
     result = run("compare", "a", "b", "-o", name, *rows, "--json")
     assert result.code == code
-    assert result.lines[-1] == {"event": "summary", "done": 1, "failed": 0, "exit_code": code}
+    done = len(rows[:1])  # of a page that is not there none is
+    assert result.lines[-1] == {"event": "summary", "done": done, "failed": 0, "exit_code": code}
     assert [line["event"] for line in result.lines[:-1]] == ["sheet"] * len(rows[:1])
     assert [path.name for path in Path().glob("*.*")] == (["s.png"] if rows else [])
-    assert "1 done, 0 failed" in result.err
+    assert ("1 done, 0 failed\n" if rows else "0 done, 0 failed; nothing was written\n") in result.err
+
+
+def test_pictures_that_wait_for_their_sheet_are_not_done_when_a_signal_comes(run, put, monkeypatch):
+    for picture in "pqr":
+        put(f"a/{picture}.png"), put(f"b/{picture}.png", levels=20)
+    whole = Run.image
+
+    def stop_at_the_last(self, scene):
+        if scene.name == "r":
+            os.kill(os.getpid(), signal.SIGINT)
+        return whole(self, scene)
+
+    monkeypatch.setattr(Run, "image", stop_at_the_last)
+    result = run("compare", "a", "b", "-o", "s.png", "--json")
+    assert result.lines == [{"event": "summary", "done": 0, "failed": 0, "exit_code": 130}]
+    assert not Path("s.png").exists()
+
+
+def test_a_page_that_does_not_fit_has_nothing_done(run):
+    for folder, seed in (("a", 1), ("b", 2)):
+        noise = np.random.default_rng(seed).integers(0, 256, (160, 160, 3), dtype=np.uint8)
+        Path(folder).mkdir()
+        Image.fromarray(noise).save(f"{folder}/x.png")
+    result = run("compare", "a", "b", "-o", "r.html", "--max-size", "60kB", "--json")
+    assert "cannot fit into --max-size 60kB" in result.err
+    assert result.lines == [{"event": "summary", "done": 0, "failed": 0, "exit_code": 2}]
+    assert "0 done, 0 failed; nothing was written\n" in result.err
+    assert not Path("r.html").exists()
+
+
+def test_letters_that_a_sheet_cannot_show_are_told_once(run, put):
+    for name in ("m\u00fcller", "muller", "p"):
+        put(f"a/{name}.png"), put(f"b/{name}.png", levels=20)
+    words = ("compare", "a", "b", "--title", "\u03b1, \u00fc", "--on-exists", "overwrite")
+    result = run(*words, "-o", "s.png", "--rows", 1)
+    said = "warning: the font of sheets lacks \u03b1 \u00fc, written there as \\u03b1 \\u00fc; a page shows them"
+    assert result.err.count("warning") == result.err.count(said) == 1
+    assert "warning" not in run(*words, "-o", "r.html").err
+    assert run(*words, "-o", "s.png", "--quiet").err == ""
+    assert "warning" not in run(*words[:3], "--limit", 1, "-o", "plain.png").err
 
 
 def test_a_shift_of_colour_alone_is_a_place(put):
@@ -414,6 +493,23 @@ def test_every_picture_that_is_encoded_is_shown(put):
     for number in (1, 2, 3):
         show(Encoding(quality=90), number, 3)
     assert Shown.names == [(f"encoding {number} of 3", 0) for number in (1, 2, 3)]
+
+
+def test_a_bar_does_not_speak_of_a_model(put, monkeypatch):
+    from linearsr_cli.app import main
+
+    put("a/x.png"), put("b/x.png", levels=9)
+    ours, theirs = os.openpty()
+    with open(theirs, "w", encoding="utf-8") as terminal:
+        monkeypatch.setenv("TERM", "xterm")
+        monkeypatch.setattr(sys, "stderr", terminal)
+        assert main(["compare", "a", "b", "-o", "s.png", "--places", "0"]) == 0
+        monkeypatch.undo()
+        shown = os.read(ours, 65536).decode()
+    os.close(ours)
+    assert "0/1" in shown
+    assert "reading" in shown
+    assert "loading the model" not in shown
 
 
 # -- bad input --------------------------------------------------------------------------------------------------------

@@ -11,11 +11,12 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from PIL import Image
+from PIL import Image, ImageDraw
 from skimage.data import astronaut
 
 from linearsr.comparison import drawing, sheet
 from linearsr.comparison.drawing import DARK, LIGHT
+from linearsr.comparison.lettering import fit_text, lacking, text_length, write_text, written
 from linearsr.comparison.places import (
     FULL_LEVELS,
     Window,
@@ -283,20 +284,69 @@ def test_labels_of_any_length_stay_in_their_line(text: str, width: int, height: 
 def test_long_labels_keep_their_ends() -> None:
     text = "a-run-with-a-name-that-goes-on-and-on-steps-4"
 
-    short = drawing.fit_text(text, 120, 14)
+    short = fit_text(text, 120, 14)
 
-    head, tail = short.split("...")
-    assert text.startswith(head)
-    assert text.endswith(tail)
-    assert abs(len(head) - len(tail)) <= 1
-    assert len(head) >= 4
-    assert drawing.fit_text("bicubic", 120, 14) == "bicubic"
-    assert drawing.fit_text("bicubic", 3, 14) == ""
+    assert short == "a-run-with...steps-4"
+    assert fit_text("bicubic", 120, 14) == "bicubic"
+    assert fit_text("bicubic", 3, 14) == ""
 
 
-def test_text_that_the_font_lacks_is_replaced_and_never_breaks_the_line() -> None:
-    assert drawing.fit_text("caf\N{LATIN SMALL LETTER E WITH ACUTE} \N{MULTIPLICATION SIGN}4", 500, 14) == "cafe x4"
-    assert drawing.fit_text("a\nb\N{CJK UNIFIED IDEOGRAPH-4E2D}", 500, 14) == "a?b?"
+def test_a_label_is_cut_between_words_and_never_inside_a_number() -> None:
+    label = "a very long label that goes on, sigma 0.5, seed 3"
+
+    cut = {fit_text(label, width, 18) for width in range(130, 300)}
+
+    assert "a very long...seed 3" in cut
+    assert {text.count(".") - text.count("0.5") for text in cut} == {3}
+    assert all(text.partition("...")[2] in ("seed 3", "0.5, seed 3", "sigma 0.5, seed 3") for text in cut)
+
+
+@settings(max_examples=60, deadline=None)
+@given(st.text(" .-_,abc0\u00fc", min_size=1, max_size=40), st.integers(0, 300))
+def test_a_cut_text_is_no_wider_than_asked_and_made_of_its_ends(text: str, width: int) -> None:
+    short = fit_text(text, width, 14)
+
+    assert text_length(short, 14) <= width or short == ""
+    if short not in ("", written(text)):
+        ends = [
+            (written(text[:head]), written(text[tail:]))
+            for head in range(len(text))
+            for tail in range(1, len(text) + 1)
+        ]
+        assert short in {f"{head.rstrip(' ,;_-.')}...{tail.lstrip(' ,;_-.')}" for head, tail in ends}
+
+
+def test_what_the_font_lacks_is_an_escape_and_never_breaks_the_line() -> None:
+    assert fit_text("Gr\u00fc\u00dfe \u00d74", 500, 14) == r"Gr\u00fc\u00dfe \u00d74"
+    assert fit_text("a\nb\u4e2d\U0001f600\udce9", 500, 14) == r"a\u000ab\u4e2d\U0001f600\udce9"
+    assert fit_text("\u00a9 \u00b1 20\u00b0", 500, 14) == "\u00a9 \u00b1 20\u00b0"  # the font has these
+    assert lacking("M\u00fcller, \u00fcber 20\u00b0 \u2026") == "\u00fc\u2026"
+    assert lacking("".join(map(chr, range(32, 127)))) == ""
+
+
+def test_what_counts_as_a_letter_of_the_font_leaves_ink_of_its_own() -> None:
+    drawn = {}
+    for letter in map(chr, range(33, 0x3000)):
+        if not lacking(letter):
+            drawn[drawing.text_line(letter, 40, 40, theme=LIGHT, size=30).tobytes()] = letter
+
+    blank, missing = (drawing.text_line("", 40, 40, theme=LIGHT).tobytes(), _box(30))
+    assert len(drawn) >= 94 == sum(letter < "\x7f" for letter in drawn.values())  # no two look alike
+    assert blank not in drawn
+    assert missing not in drawn
+
+
+def _box(size: int) -> bytes:
+    """A line with the sign that the font draws for what it lacks."""
+    image = Image.new("RGB", (40, 40), LIGHT.paper)
+    write_text(ImageDraw.Draw(image), "\uffff", 3, 20, size, LIGHT.ink)
+    return np.asarray(image).tobytes()
+
+
+@settings(max_examples=300, deadline=None)
+@given(*[st.text(st.sampled_from("\\uU0fc\u00fc\u0308u\u00df\udcfc\n"), max_size=8)] * 2)
+def test_different_texts_are_written_differently(one: str, two: str) -> None:
+    assert (written(one) == written(two)) == (one == two)
 
 
 def test_beside_and_below_put_pixels_where_they_belong_and_keep_their_kind() -> None:
@@ -486,6 +536,25 @@ def test_sheet_refuses_what_cannot_be_drawn() -> None:
         sheet.compare_sheet([scene()], ("one",), zoom=9)
     with pytest.raises(ShapeError, match="of one size"):
         sheet.compare_sheet([scene(pictures={"one": noise(100, 150), "two": noise(90, 150)})], ("one", "two"))
+
+
+def test_a_scene_says_over_itself_which_of_its_pictures_were_enlarged_or_cut(monkeypatch) -> None:
+    lines = []
+    draw = sheet.text_line
+    monkeypatch.setattr(sheet, "text_line", lambda text, *a, **kw: lines.append(text) or draw(text, *a, **kw))
+    images = [
+        scene("p", enlarged={"two": 2.0}, notes=("alpha ignored",)),
+        scene("q"),
+        scene("r", cut_from={"one": (152, 101)}, enlarged={"one": 1.5, "two": 10 / 3}),
+    ]
+
+    sheet.compare_sheet(images, ("one", "two"))
+
+    assert lines == [
+        *("one", "two (x2 bicubic)", "p   150 x 100, alpha ignored"),
+        *("one", "two", "q   150 x 100"),
+        *("one (x1.5 bicubic)", "two (x3.33 bicubic)", "r   152 x 101, cut to 150 x 100"),
+    ]
 
 
 def test_choose_zoom_keeps_sheets_to_a_usual_width() -> None:
