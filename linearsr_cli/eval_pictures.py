@@ -13,13 +13,14 @@ from linearsr_cli.output import Output, clean
 
 if TYPE_CHECKING:
     from linearsr.evaluation.pairing import PairedSet
+    from linearsr_train.data.pair_table import PairFolder
 
-__all__ = ["find_scale", "pair_sets", "recognise_inputs", "result_folders"]
+__all__ = ["find_scale", "pair_sets", "recognise_inputs", "result_folders", "still_known"]
 
 SCALE = 4.0
 """Of inputs that are made here, where none is given."""
 NAMED = 10
-"""Pictures that an error names."""
+"""Pictures that an error or a note names."""
 
 
 def result_folders(options: EvalOptions) -> dict[str, list[Path]]:
@@ -101,7 +102,7 @@ def recognise_inputs(
     for paired, place in zip(sets, options.lr, strict=bool(options.lr)):
         with_tags, found = _recognise(paired, place, out)
         known.append(with_tags)
-        if found is not None:
+        if found is not None and any(pair.known is not None for pair in with_tags.pairs):
             facts[paired.name] = found
     unknown = [str(pair.lr) for paired in known for pair in paired.pairs if pair.known is None]
     if options.tags == "true" and unknown:
@@ -115,15 +116,11 @@ def recognise_inputs(
 
 def _recognise(paired: PairedSet, place: Path, out: Output) -> tuple[PairedSet, dict[str, Any] | None]:
     """One set with what the tables of its folder, or of one above, tell; damaged ones tell nothing: a warning."""
-    from linearsr.evaluation.pairing import KnownInput, absolute
-    from linearsr_train.data.pair_table import read_pairs
+    from linearsr.evaluation.pairing import KnownInput
 
-    folder = absolute(place if place.is_dir() else place.parent)
+    folder = place if place.is_dir() else place.parent
     try:
-        folder, record = next(
-            ((above, found) for above in (folder, *folder.parents) if (found := read_pairs(above)) is not None),
-            (folder, None),
-        )
+        below, record = _tables(folder)
     except ConfigError as error:
         out.warn(f"{clean(error.message)}; so nothing is known of how the inputs were made")
         return paired, None
@@ -131,13 +128,44 @@ def _recognise(paired: PairedSet, place: Path, out: Output) -> tuple[PairedSet, 
         return paired, None
     pairs = []
     for pair in paired.pairs:
-        row = None if pair.lr is None else record.rows.get(absolute(pair.lr).relative_to(folder).as_posix())
+        row = None if pair.lr is None else record.rows.get((below / pair.lr.relative_to(folder)).as_posix())
         if row is not None:
             tags = tuple(word.strip() for word in row.tags.split(","))
             pair = replace(pair, known=KnownInput(tags=tags, sha256=row.lr_sha256))
         pairs.append(pair)
-    num = sum(pair.known is not None for pair in pairs)
-    facts = {"recipe": record.settings.recipe.as_dict(), "seed": record.settings.seed}
-    if num < len(pairs):
-        facts["pictures"] = f"{num} of {len(pairs)}"
-    return replace(paired, pairs=tuple(pairs)), (facts if num else None)
+    with_tags = replace(paired, pairs=tuple(pairs))
+    return with_tags, {"recipe": record.settings.recipe.as_dict(), "seed": record.settings.seed} | _count(with_tags)
+
+
+def _tables(folder: Path) -> tuple[Path, PairFolder | None]:
+    """Tables of a folder, or of the nearest above that has some, and the place of the folder below that one.
+
+    Above the name that was given come those above the folder that a link leads to.
+    """
+    from linearsr.evaluation.pairing import absolute
+    from linearsr_train.data.pair_table import read_pairs
+
+    for start in (absolute(folder), folder.resolve()):
+        for above in (start, *start.parents):
+            record = read_pairs(above)
+            if record is not None:
+                return start.relative_to(above), record
+    return Path(), None
+
+
+def _count(paired: PairedSet, others: int = 0) -> dict[str, str]:
+    """How many pictures of a set are known, where not all of them are; `others` turned out to be other pictures."""
+    num = sum(pair.known is not None for pair in paired.pairs) - others
+    return {} if num == len(paired.pairs) else {"pictures": f"{num} of {len(paired.pairs)}"}
+
+
+def still_known(
+    written_down: Mapping[str, Mapping[str, Any]], sets: Sequence[PairedSet], other_inputs: Sequence[tuple[str, str]]
+) -> dict[str, dict[str, Any]]:
+    """What `recognise_inputs` found, less inputs, as (set, image), whose pixels are not those written down."""
+    left: dict[str, dict[str, Any]] = {}
+    for paired in (paired for paired in sets if paired.name in written_down):
+        others = sum(name == paired.name for name, _ in other_inputs)
+        if sum(pair.known is not None for pair in paired.pairs) > others:
+            left[paired.name] = {**written_down[paired.name], **_count(paired, others)}
+    return left

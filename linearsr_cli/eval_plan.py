@@ -41,6 +41,8 @@ class EvalPlan:
     """Method that differences are taken from."""
     thresholds: tuple[Threshold, ...]
     protocol: Mapping[str, Any]
+    written_down: Mapping[str, Mapping[str, Any]]
+    """By set, recipe and seed of inputs that `linearsr degrade` made, as far as its tables tell."""
     notes: tuple[str, ...] = ()
     """What a reader of the numbers must know."""
 
@@ -84,6 +86,7 @@ def make_eval_plan(options: EvalOptions, out: Output, on_download: OnDownload) -
         baseline=choose_baseline(methods, options),
         thresholds=thresholds,
         protocol=describe_protocol(options, sets, settings, describe_inputs(options, recipe, written_down), differs),
+        written_down=written_down,
         notes=notes,
     )
 

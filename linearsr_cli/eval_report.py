@@ -27,15 +27,6 @@ if TYPE_CHECKING:
 __all__ = ["report_evaluation"]
 
 FORMATS = {".json": "json", ".csv": "csv", ".md": "md", ".tex": "latex", ".txt": "table"}
-PACKAGES = (
-    "numpy",
-    "pillow",
-    "opencv-python-headless",
-    "opencv-python",
-    "opencv-contrib-python-headless",
-    "opencv-contrib-python",
-)
-"""They read and filter pictures; OpenCV goes by any of four names."""
 
 
 def report_evaluation(
@@ -117,13 +108,14 @@ def _facts(evaluation: Evaluation, options: EvalOptions) -> dict[str, Any]:
 
 def _versions(evaluation: Evaluation, options: EvalOptions) -> dict[str, str]:
     """Of installed packages that pixels and these scores depend on, by the names that pip knows."""
+    from linearsr.evaluation.cache import OPENCV
     from linearsr.metrics import METRICS
 
     of_metrics = {METRICS[name].package for name in evaluation.metrics} - {""}
     if options.lpips_weights is not None:
         of_metrics.discard("lpips")
     found = {}
-    for name in (*PACKAGES, *sorted(of_metrics)):
+    for name in ("numpy", "pillow", *OPENCV, *sorted(of_metrics)):
         with contextlib.suppress(importlib.metadata.PackageNotFoundError):
             found[name] = importlib.metadata.version(name)
     return found

@@ -11,7 +11,9 @@ from types import TracebackType
 from typing import TYPE_CHECKING
 
 from linearsr.errors import ImageError
+from linearsr_cli.eval_pictures import NAMED, still_known
 from linearsr_cli.eval_plan import EvalPlan, make_eval_plan
+from linearsr_cli.eval_protocol import describe_inputs
 from linearsr_cli.eval_settings import EvalOptions
 from linearsr_cli.output import Output, clean
 
@@ -114,7 +116,17 @@ def score(options: EvalOptions, out: Output) -> tuple[EvalPlan, Evaluation]:
             on_failure=failed,
             protocol=plan.protocol,
         )
+    evaluation = _believed(evaluation, plan, options)
     return plan, replace(evaluation, notes=(*evaluation.notes, *plan.notes, *_remarks(evaluation)))
+
+
+def _believed(evaluation: Evaluation, plan: EvalPlan, options: EvalOptions) -> Evaluation:
+    """Take the recipe back from inputs that turned out to be other pictures than those that it made."""
+    if not evaluation.other_inputs:
+        return evaluation
+    left = still_known(plan.written_down, plan.sets, evaluation.other_inputs)
+    inputs = describe_inputs(options, None, left)
+    return replace(evaluation, protocol={**evaluation.protocol, "inputs": inputs})
 
 
 def _remarks(evaluation: Evaluation) -> list[str]:
@@ -122,6 +134,12 @@ def _remarks(evaluation: Evaluation) -> list[str]:
     from linearsr.metrics import METRICS
 
     remarks = []
+    others = evaluation.other_inputs
+    if others:
+        more = f" and {len(others) - NAMED} more" if len(others) > NAMED else ""
+        named = ", ".join(f"{dataset}/{image}" for dataset, image in others[:NAMED])
+        of = "1 input is" if len(others) == 1 else f"{len(others)} inputs are"
+        remarks.append(f"{of} not as the table beside it says, so neither recipe nor tags are known: {named}{more}")
     for name in (name for name in evaluation.metrics if METRICS[name].needs != "tiles"):
         lacking = {(image.dataset, image.image) for image in evaluation.images if name not in image.scores}
         if lacking:

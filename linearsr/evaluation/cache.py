@@ -34,7 +34,9 @@ logger = logging.getLogger(__name__)
 PACKAGE = Path(__file__).resolve().parents[1]
 SCORING = ("metrics/**/*.py", "evaluation/pictures.py", "image_*.py", "resize.py")
 """Code that decides scores of given files."""
-PACKAGES = ("numpy", "pillow", "opencv-python-headless", "imagecodecs", "diffusers", "transformers")
+OPENCV = ("opencv-python-headless", "opencv-python", "opencv-contrib-python-headless", "opencv-contrib-python")
+"""Names that OpenCV goes by."""
+PACKAGES = ("numpy", "pillow", *OPENCV, "imagecodecs", "diffusers", "transformers")
 """Whose versions decide pixels, beside torch: they decode, filter, and bring networks."""
 _INFINITE = {"inf": math.inf, "-inf": -math.inf}
 

@@ -149,10 +149,14 @@ def _failures(failures: Sequence[Failure]) -> tuple[str, ...]:
     num = len({(failure.dataset, failure.image) for failure in failures})
     count = "1 picture" if num == 1 else f"{num} pictures"
     lines = [f"{count} could not be scored and counted in no mean, of no method."]
-    lines += [_failure(failure) for failure in failures[:_NAMED_FAILURES]]
-    if len(failures) > _NAMED_FAILURES:
-        lines.append(f"and {len(failures) - _NAMED_FAILURES} more")
-    return tuple(lines)
+    return (*lines, *_listed(failures))
+
+
+def _listed(failures: Sequence[Failure]) -> tuple[str, ...]:
+    """The first of them, a line each, and how many more there are."""
+    more = len(failures) - _NAMED_FAILURES
+    named = [_failure(failure) for failure in failures[:_NAMED_FAILURES]]
+    return (*named, *([f"and {more} more"] if more > 0 else []))
 
 
 def legend(
@@ -182,6 +186,6 @@ def legend(
         ("Not computed", not_computed(evaluation)),
         ("Notes", evaluation.notes),
         ("Not scored", _failures(evaluation.failures)),
-        ("Not saved", tuple(map(_failure, evaluation.unsaved[:_NAMED_FAILURES]))),
+        ("Not saved", _listed(evaluation.unsaved)),
     )
     return tuple((heading, lines) for heading, lines in sections if lines)

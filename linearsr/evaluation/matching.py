@@ -24,6 +24,7 @@ _CLEAN = re.compile(rf"(.+?)[_-](?:HR|GT|SRF_\d+_HR)(?:{_SCALE})?", re.IGNORECAS
 """Endings of clean pictures."""
 _TAIL = re.compile(r"[-_. ][^/]*[A-Za-z][^/]*")
 """Ending that some program gives to all of its results."""
+_SEPARATOR = re.compile(r"[-_. ]")
 
 _ROUNDS = (((_CLEAN, _MADE), (_MADE, _CLEAN)), ((_MADE, _MADE),))
 """Endings that may be left off on either side, rounds in turn; the same whichever folder is named first."""
@@ -81,8 +82,8 @@ def by_name(
 ) -> dict[str, Path]:
     """Partner of every name that has exactly one; all else goes to `problems`.
 
-    Equal names come first, then those that are equal without a known ending, and where no file of the folder has such
-    a partner, those without the ending that all of them have.
+    Equal names come first, then those that are equal without a known ending. Where fewer than half of the files have
+    such a partner, and more than half have one ending, that ending is what all of them must have.
 
     Args:
         clean, files: of both folders.
@@ -99,8 +100,8 @@ def by_name(
             for name in some:
                 found.setdefault(name, []).extend(files[other])
         rest = [other for other in rest if other not in fitting]
-    ending = _same_ending(clean, list(files))
-    if ending and 2 * len(found) < len(files):
+    ending = "" if 2 * len(found) >= len(files) else _same_ending(clean, list(files))
+    if ending:
         return _by_ending(ending, clean, names, files, places, problems)
     extra = [path.relative_to(places[1]).as_posix() for other in rest for path in files[other]]
     problems.add(f"only in {places[0]}, not in {places[1]}", [name for name in names if name not in found])
@@ -134,8 +135,8 @@ def _same_ending(names: Iterable[str], others: Sequence[str]) -> str:
     known = frozenset(names)
     counts: Counter[str] = Counter()
     for other in others:
-        tails = {other.removeprefix(name) for name in known if other.startswith(name)}
-        counts.update(tail for tail in tails if _TAIL.fullmatch(tail))
+        cuts = (match.start() for match in _SEPARATOR.finditer(other))
+        counts.update(other[cut:] for cut in cuts if other[:cut] in known and _TAIL.fullmatch(other, cut))
     (tail, count), (_, next_best) = (*counts.most_common(2), ("", 0), ("", 0))[:2]
     return tail if 2 * count > len(others) and count > next_best else ""
 
@@ -145,7 +146,8 @@ def _by_ending(
 ) -> dict[str, Path]:
     """Partners by the one ending of a folder; a file that has none of it is told of."""
     found = {name: list(files[name + ending]) for name in clean if name + ending in files}
-    others = [path.name for name, paths in files.items() if name.removesuffix(ending) not in found for path in paths]
+    used = {name + ending for name in found}
+    others = [path.name for name, paths in files.items() if name not in used for path in paths]
     problems.add(f"only in {places[0]}, not in {places[1]}", [name for name in names if name not in found])
     problems.add(f"in {places[1]}, where other names end in {ending}", others)
     problems.add(f"ambiguous in {places[1]}", ambiguous({name: found[name] for name in names if name in found}))

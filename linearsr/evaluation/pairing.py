@@ -76,8 +76,8 @@ def pair_folders(
     """Pair clean pictures with inputs and results.
 
     By name: files whose names are equal but for the ending, upper and lower case told apart. Where a clean picture has
-    no such partner, one known suffix of each may be left off, such as `_x4` or `_HR`; where no file has one, the suffix
-    that all files of the folder have. By order, digits are numbers.
+    no such partner, one known suffix of each may be left off, such as `_x4` or `_HR`; where most
+    files have none, the suffix that all files of the folder have. By order, digits are numbers.
 
     Args:
         hr: folder of clean pictures, or one picture.

@@ -35,7 +35,7 @@ KIND = "linearsr-evaluation"
 SCHEMA_VERSION = 1
 _NUMBERS = "a value that is not finite is the string inf, -inf or nan; PSNR of identical pictures is inf"
 _NOT_FINITE = frozenset({"inf", "-inf", "nan"})
-_LATER = frozenset({"unsaved"})
+_LATER = frozenset({"unsaved", "other_inputs"})
 """Sections that older files do not have."""
 _SECTIONS = tuple(field.name for field in dataclasses.fields(Evaluation) if field.name != "metrics")
 

@@ -94,6 +94,8 @@ class Evaluation:
     unsaved: tuple[Failure, ...] = ()
     """Results that are scored, but could not be saved."""
     skipped: tuple[SkippedMetric, ...] = ()
+    other_inputs: tuple[tuple[str, str], ...] = ()
+    """Inputs, as (set, image), whose pixels are not those that the table beside them tells of."""
     notes: tuple[str, ...] = ()
     """What was done to pictures, once each, in plain words: cropped to the scale, rounded to 8 bits, gray repeated."""
     protocol: Mapping[str, Any] = field(default_factory=dict)

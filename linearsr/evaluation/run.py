@@ -31,8 +31,6 @@ __all__ = ["evaluate"]
 
 OnProgress = Callable[[int, int, str], None]
 OnFailure = Callable[[Failure], None]
-NAMED = 10
-"""Pictures that a note names."""
 MEMORY_HINT = "close other programs, use a smaller `--tile`, or leave the picture out"
 
 
@@ -110,7 +108,8 @@ def evaluate(
         failures=tuple(run.failures),
         unsaved=tuple(run.unsaved),
         skipped=tuple(SkippedMetric(name=item.name, reason=item.reason, hint=item.hint) for item in skipped),
-        notes=(*run.notes, *run.strangers()),
+        other_inputs=tuple(run.other_inputs),
+        notes=tuple(run.notes),
         protocol={} if protocol is None else dict(protocol),
     )
 
@@ -142,8 +141,7 @@ class _Run:
     images: list[ImageScores] = field(default_factory=list)
     failures: list[Failure] = field(default_factory=list)
     unsaved: list[Failure] = field(default_factory=list)
-    unknown: list[str] = field(default_factory=list)
-    """Inputs that are not what is written down of them."""
+    other_inputs: list[tuple[str, str]] = field(default_factory=list)
     notes: dict[str, None] = field(default_factory=dict)
 
     def dataset(self, paired: PairedSet) -> None:
@@ -170,7 +168,7 @@ class _Run:
             return rows
         self.notes.update(dict.fromkeys(case.notes))
         if case.is_other_input:
-            self.unknown.append(f"{dataset}/{pair.image}")
+            self.other_inputs.append((dataset, pair.image))
         for method in self.methods:
             self.tell(f"{dataset}/{pair.image}, {method.info.name}")
             try:
@@ -205,15 +203,6 @@ class _Run:
             save_result(place, sr)
         except ImageError as error:
             self._report(self.unsaved, dataset, case.pair, method.info.name, error)
-
-    def strangers(self) -> tuple[str, ...]:
-        """A note of inputs that are not what is written down of them, if there are any."""
-        if not self.unknown:
-            return ()
-        more = f" and {len(self.unknown) - NAMED} more" if len(self.unknown) > NAMED else ""
-        of = "1 input is" if len(self.unknown) == 1 else f"{len(self.unknown)} inputs are"
-        named = ", ".join(self.unknown[:NAMED])
-        return (f"{of} not as the table beside it says, so neither recipe nor tags are known: {named}{more}",)
 
     def row(self, dataset: str, case: Case, method: Method) -> ImageScores:
         """Scores of one result, which is made only where something about it is not known."""

@@ -124,7 +124,7 @@ def check_known(thresholds: Sequence[Threshold], metrics: Sequence[str]) -> None
 
 def _judged(score: Summary) -> float:
     """The mean, or that of the finite values where there are any: one identical picture is no pass for the others."""
-    return score.mean if math.isfinite(score.mean) or score.finite_mean is None else score.finite_mean
+    return score.finite_mean if math.isinf(score.mean) and score.finite_mean is not None else score.mean
 
 
 def check(rows: Sequence[Row], thresholds: Sequence[Threshold], methods: Sequence[MethodInfo]) -> tuple[Violation, ...]:

@@ -472,8 +472,14 @@ def test_true_tags_are_of_the_pixels_that_are_written_down(run, clean: Path, tmp
     found = json.loads(result.out)
     assert [failure["image"] for failure in found["failures"]] == [first.stem]
     assert "not known" in found["failures"][0]["message"]
-    notes = table(run(*command, "--tags", "none"))["notes"]
+    told = table(run(*command, "--tags", "none"))
+    notes = told["notes"]
     assert [note for note in notes if note.startswith("1 input is not as the table") and f"/{first.stem}" in note]
+    assert told["other_inputs"] == [["clean", first.stem]]
+    assert told["protocol"]["inputs"]["pictures"] == "2 of 3"
+    for path in lr.glob("*.png"):
+        Image.new("RGB", Image.open(path).size).save(path)
+    assert table(run(*command, "--tags", "none"))["protocol"]["inputs"] == {"kind": "given"}
 
 
 def test_true_tags_of_inputs_that_nobody_wrote_down_are_refused(run, clean: Path, tmp_path: Path) -> None:
@@ -534,6 +540,8 @@ def test_inputs_are_recognised_in_a_folder_below_the_tables(run, clean: Path, tm
     assert found["protocol"]["inputs"]["seed"] == 2
     whole = table(run(*command, "-r", "--hr", tmp_path / "all", "--lr", lr))
     assert means(found) == means(whole)
+    (tmp_path / "link").symlink_to(lr / "day one")
+    assert means(table(run(*command, "--hr", clean, "--lr", tmp_path / "link"))) == means(found)
 
 
 def test_interpolations_need_no_model(run, clean: Path, tmp_path: Path) -> None:

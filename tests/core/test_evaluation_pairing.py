@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import tempfile
+import time
 from pathlib import Path
 
 import numpy as np
@@ -12,7 +13,7 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from linearsr.errors import ConfigError
-from linearsr.evaluation.matching import NAMED
+from linearsr.evaluation.matching import NAMED, Problems, by_name
 from linearsr.evaluation.pairing import PairedSet, check_sizes, distinct_names, pair_folders
 
 NAMES = st.text("abX4_x1HRGT.", min_size=1, max_size=8).filter(lambda name: name.strip(".") == name)
@@ -80,6 +81,24 @@ def test_of_a_folder_with_one_ending_only_the_odd_file_is_named(tmp_path: Path, 
     text = caught.value.message
     assert f"in {sr}, where other names end in _up: {odd}" in text
     assert f"only in {hr}, not in {sr}: b;" in text
+
+
+@pytest.mark.parametrize("twice", [("a.png",), ("a.png", "b.png")])
+def test_a_file_without_the_ending_is_told_of_beside_one_that_has_it(tmp_path: Path, twice: tuple[str, ...]) -> None:
+    hr = touch(tmp_path / "hr", *(f"{name}.png" for name in "abcde"))
+    sr = touch(tmp_path / "sr", *(f"{name}_up.png" for name in "abcde"), *twice)
+    with pytest.raises(ConfigError, match="where other names end in _up: " + ", ".join(twice)):
+        pair(hr, sr)
+
+
+def test_many_names_pair_in_time(tmp_path: Path) -> None:
+    clean = {f"img_{index}": [tmp_path / f"img_{index}.png"] for index in range(20_000)}
+    made = {f"img_{index}_up": [tmp_path / f"img_{index}_up.png"] for index in range(20_000)}
+    problems, start = Problems(), time.process_time()
+    found = by_name(clean, list(clean), made, (tmp_path, tmp_path), problems)
+    problems.check("", "")
+    assert found == {name: made[f"{name}_up"][0] for name in clean}
+    assert time.process_time() - start < 5  # with every name against every other it is minutes
 
 
 @pytest.mark.parametrize(

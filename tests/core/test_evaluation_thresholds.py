@@ -107,7 +107,12 @@ def test_check_never_passes_what_is_missing_or_no_number(operator: str, metric: 
     thresholds = parse_thresholds(f"{metric}{operator}0")
     methods = (METHODS[1],)
 
-    for rows in ([row("Set5", METHODS[1].name)], [row("Set5", METHODS[1].name, **{metric: math.nan})]):
+    partly = Summary(mean=math.nan, low=None, high=None, num=2, finite_mean=1.0 if operator[0] in "=>" else -1.0)
+    for rows in (
+        [row("Set5", METHODS[1].name)],
+        [row("Set5", METHODS[1].name, **{metric: math.nan})],
+        [dataclasses.replace(row("Set5", METHODS[1].name), scores={metric: partly})],
+    ):
         (violation,) = check(rows, thresholds, methods)
         assert "has no value, wanted" in violation.text
 

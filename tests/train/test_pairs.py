@@ -400,6 +400,28 @@ def test_a_failure_loses_no_row_of_a_picture_that_stays(photos: Path, tmp_path: 
     assert (failed, rows_of(tmp_path / "lr")) == ([todo[0].name], rows)
 
 
+@pytest.mark.parametrize("stop", [ImageError, KeyboardInterrupt])
+def test_another_recipe_is_claimed_of_no_picture_that_it_did_not_make(
+    photos: Path, tmp_path: Path, stop: type[BaseException]
+) -> None:
+    shutil.copytree(photos, tmp_path / "photos")
+    todo = plan_pairs(tmp_path / "photos", tmp_path / "lr")[:3]
+    make_pairs(todo, PairFolder.open(tmp_path / "lr", PairSettings(recipe=BICUBIC)))
+    settings = PairSettings(recipe=REAL)
+
+    def start(pair: PairFiles) -> None:
+        if pair is todo[1]:
+            pair.source.write_bytes(b"")  # a picture that fails
+            if stop is KeyboardInterrupt:
+                raise KeyboardInterrupt
+
+    with pytest.raises(stop):
+        make_pairs(todo, PairFolder.open(tmp_path / "lr", settings), overwrite=True, on_start=start)
+    assert [row["name"] for row in rows_of(tmp_path / "lr")] == [todo[0].name]
+    tables = PairFolder.open(tmp_path / "lr", settings)
+    assert [is_finished(pair, tables.rows.get(pair.name)) for pair in todo] == [True, False, False]
+
+
 def test_tables_are_read_as_a_spreadsheet_saves_them_and_never_by_half(photos: Path, tmp_path: Path) -> None:
     make_pairs(plan_pairs(photos, tmp_path / "lr")[:2], PairFolder.open(tmp_path / "lr", PairSettings(recipe=REAL)))
     found, table = read_pairs(tmp_path / "lr"), tmp_path / "lr" / TABLE

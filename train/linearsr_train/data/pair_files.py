@@ -166,6 +166,8 @@ def make_pairs(
         return
     # A run that is killed must leave no row of a picture that it replaced.
     untouched = {pair.name: folder.rows.pop(pair.name) for pair in pairs if overwrite and pair.name in folder.rows}
+    if folder.made_with != folder.settings.deciding():  # then the table would claim the new recipe for them
+        untouched.clear()
     if folder.is_there:
         folder.save()
     try:
@@ -191,7 +193,9 @@ def make_pairs(
 
 
 def _keep_row(folder: PairFolder, pair: PairFiles, row: PairRow | None) -> None:
-    """Put back the row of a picture that failed, if it is of the file that is there still."""
+    """Put back the row of a picture that failed, if it is of the file that is there still and of these settings."""
+    if row is None or pair.name in folder.rows or folder.made_with != folder.settings.deciding():
+        return
     with suppress(ImageError):
-        if row is not None and pair.name not in folder.rows and _is_as_written(pair, row):
+        if _is_as_written(pair, row):
             folder.rows[pair.name] = row

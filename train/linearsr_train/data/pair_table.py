@@ -105,6 +105,8 @@ class PairFolder:
     """By name."""
     is_there: bool = False
     """Whether the folder had tables when it was opened."""
+    made_with: tuple[float, int, str] | None = None
+    """`PairSettings.deciding` of the rows that were there."""
 
     @classmethod
     def open(cls, path: Path, settings: PairSettings) -> PairFolder:
@@ -114,11 +116,10 @@ class PairFolder:
             ConfigError: files of these names are no such tables.
         """
         has_facts, has_table = (path / FACTS).exists(), (path / TABLE).exists()
-        if has_facts:
-            _read_deciding(path / FACTS)
+        made_with = _read_deciding(path / FACTS) if has_facts else None
         found = _read_rows(path / TABLE) if has_table else {}
         rows = {name: row for name, row in found.items() if (path / name).is_file()}
-        return cls(path=path, settings=settings, rows=rows, is_there=has_facts or has_table)
+        return cls(path=path, settings=settings, rows=rows, is_there=has_facts or has_table, made_with=made_with)
 
     def refuse_mixture(self, replaced: frozenset[str]) -> None:
         """Refuse a folder whose other pictures were made in another way.
