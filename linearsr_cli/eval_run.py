@@ -15,7 +15,7 @@ from linearsr_cli.eval_pictures import NAMED, still_known
 from linearsr_cli.eval_plan import EvalPlan, make_eval_plan
 from linearsr_cli.eval_protocol import describe_inputs
 from linearsr_cli.eval_settings import EvalOptions
-from linearsr_cli.output import Output, clean
+from linearsr_cli.output import Output, clean, quiet_library
 
 if TYPE_CHECKING:
     from tqdm import tqdm
@@ -99,7 +99,7 @@ def score(options: EvalOptions, out: Output) -> tuple[EvalPlan, Evaluation]:
         of = "" if failure.method is None else f" ({failure.method})"
         out.failure(f"{failure.dataset}/{failure.image}{of}", ImageError(failure.message, hint=failure.hint))
 
-    with _Steps(options.progress, out) as steps:
+    with quiet_library(out.quiet), _Steps(options.progress, out) as steps:
         plan = make_eval_plan(options, out, steps.download)
         evaluation = evaluate(
             plan.sets,

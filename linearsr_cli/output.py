@@ -8,13 +8,15 @@ from __future__ import annotations
 import json
 import os
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from linearsr_cli.errors import describe
 
-__all__ = ["Output", "clean"]
+__all__ = ["Output", "clean", "quiet_library"]
 
 
 def clean(text: str | Path) -> str:
@@ -31,6 +33,21 @@ def _write(stream: Any, text: str) -> None:  # noqa: ANN401 - a text stream or w
     except UnicodeEncodeError:
         stream.buffer.write(os.fsencode(text))
     stream.flush()
+
+
+@contextmanager
+def quiet_library(quiet: bool) -> Iterator[None]:
+    """Let the library's own warnings be silent as well where only errors are wanted."""
+    import logging
+
+    logger = logging.getLogger("linearsr")
+    level = logger.level
+    if quiet:
+        logger.setLevel(logging.ERROR)
+    try:
+        yield
+    finally:
+        logger.setLevel(level)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

@@ -568,3 +568,20 @@ def test_files_of_scores_are_as_many_as_are_named(run, clean: Path, results: Pat
     assert files[0].read_bytes() == files[2].read_bytes()
     assert len(json.loads(files[1].read_text())["images"]) == 3
     assert run("eval", "--sr", results, "--hr", clean, *FAST, *options, "--per-image", files[0]).code == 2
+
+
+def test_quiet_is_quiet_where_nothing_can_be_kept(
+    run,
+    clean: Path,
+    results: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    (tmp_path / "file").touch()
+    monkeypatch.setenv("LINEARSR_CACHE", str(tmp_path / "file"))
+    command = ("eval", "--sr", results, "--hr", clean, "--scale", 4, "--metrics", "psnr")
+    quiet = run(*command, "-q")
+    assert (quiet.code, quiet.err, caplog.messages) == (0, "", [])
+    assert table(quiet)["rows"] == table(run(*command))["rows"]
+    assert [message for message in caplog.messages if message.startswith("scores are not kept in")]
